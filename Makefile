@@ -82,6 +82,7 @@ lint: ## Check formatting, clippy, docs, protos, policies, dependencies and the 
 	tests/advisories.sh
 	tests/advisories_test.sh
 	tests/arrows.sh
+	tests/words.sh
 
 .PHONY: audit
 audit: ## Check dependencies for known vulnerabilities, like `make lint`; fails if the advisory database is unavailable.

@@ -1,7 +1,28 @@
 #!/usr/bin/env bash
-# The dependencies between crates point one way: tests, cli -> services -> sdk -> proto
-# (ARCHITECTURE.md).
+# The dependencies between crates point one way (ARCHITECTURE.md):
+#
+#   tests → cli → mesh → services → credentials → transport → runtime
+#                                                           → contract → proto
+#
+# Tool services depend on sdk, a face over the last five. No module imports, by a circle, one that
+# imports it. With --draw this script draws the crates' direct dependencies instead.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The crates of this workspace that the crate $1 depends on directly.
+dependencies() {
+    cargo tree --locked --quiet --edges normal --package "$1" --depth 1 --prefix none --format '{p}' |
+        tail -n +2 | grep -o '^drawbridge-[a-z]*' | sort -u || true
+}
+
+crates=$(cargo metadata --locked --quiet --no-deps --format-version 1 | grep -o '"name":"drawbridge-[a-z]*"' |
+    cut -d'"' -f4 | sort -u)
+if [[ ${1:-} == --draw ]]; then
+    for crate in $crates; do
+        echo "${crate#drawbridge-} → $(dependencies "$crate" | sed 's/drawbridge-//' | paste -sd' ')"
+    done
+    exit
+fi
 
 # Whether the crate $1 depends on the crate $2.
 depends() {
@@ -10,31 +31,45 @@ depends() {
 
 broken=0
 forbid() {
-    if depends "$1" "$2"; then
-        echo "$1 must not depend on $2"
-        broken=1
-    fi
+    for other in "${@:2}"; do
+        if [[ $1 != "$other" ]] && depends "$1" "$other"; then
+            echo "$1 must not depend on $other"
+            broken=1
+        fi
+    done
 }
 
-services=(drawbridge-auth drawbridge-code drawbridge-edge drawbridge-idp drawbridge-invoices drawbridge-tickets)
+tools=()
+for folder in services/tools/*/; do
+    tools+=("drawbridge-$(basename "$folder")")
+done
+core=(drawbridge-auth drawbridge-edge drawbridge-idp)
+services=("${core[@]}" "${tools[@]}")
+parts=(drawbridge-contract drawbridge-credentials drawbridge-runtime drawbridge-transport)
+
 for service in "${services[@]}"; do
-    for other in "${services[@]}"; do
-        [[ $service == "$other" ]] || forbid "$service" "$other"
-    done
-    forbid "$service" drawbridge-cli
-    forbid drawbridge-sdk "$service"
+    # Services call one another over gRPC. Only mesh and tests contain more than one.
+    forbid "$service" "${services[@]}" drawbridge-cli drawbridge-mesh
     # Only the edge may use MCP, and only auth may use Cedar.
     [[ $service == drawbridge-edge ]] || forbid "$service" rmcp
     [[ $service == drawbridge-auth ]] || forbid "$service" cedar-policy
 done
-# Only services with leases may contain a Vault client.
-for service in drawbridge-auth drawbridge-edge drawbridge-idp; do
-    forbid "$service" vaultrs
+# Only tool services have leases, and they alone use the face for their authors.
+for service in "${core[@]}"; do
+    forbid "$service" drawbridge-credentials drawbridge-sdk vaultrs
 done
-forbid drawbridge-proto drawbridge-sdk
-forbid drawbridge-sdk rmcp
-forbid drawbridge-sdk cedar-policy
+for part in drawbridge-sdk "${parts[@]}"; do
+    forbid "$part" "${services[@]}" drawbridge-mesh drawbridge-cli rmcp cedar-policy
+done
+forbid drawbridge-proto drawbridge-sdk "${parts[@]}"
+forbid drawbridge-contract drawbridge-runtime drawbridge-transport drawbridge-credentials
+forbid drawbridge-runtime drawbridge-contract drawbridge-transport drawbridge-credentials
+forbid drawbridge-transport drawbridge-credentials
+forbid drawbridge-mesh drawbridge-cli
 
 # The check itself must detect an existing dependency.
 depends drawbridge-edge rmcp || { echo "cargo tree detects no dependency at all"; broken=1; }
+
+tests/modules.py proto/src sdk/*/src services/{auth,edge,idp}/src services/tools/*/src mesh/src cli/src \
+    tests/src || broken=1
 exit "$broken"

@@ -85,14 +85,14 @@ system_packages() {
   [[ $1 == lint ]] || command -v javac >/dev/null || missing+=("a JDK $java_min or newer:default-jdk-headless")
   [[ $1 == lint ]] || command -v mvn >/dev/null || missing+=("Maven:maven")
   # Debian's Python needs an extra package to create virtual environments.
-  [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
+  python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=("Python $python_min or newer, with venv:python3 python3-venv")
   ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
 
   # An outdated version is the user's choice; this script does not replace it.
   node --eval "process.exit(parseInt(process.versions.node) < $node_major_min ? 1 : 0)" ||
     fail "node is too old: install Node.js $node_major_min or newer"
-  [[ $1 == lint ]] || python3 -c "import sys; sys.exit(sys.version_info < (${python_min/./,}))" ||
+  python3 -c "import sys; sys.exit(sys.version_info < (${python_min/./,}))" ||
     fail "python3 is too old: install Python $python_min or newer"
   [[ $1 == lint ]] || [[ $(go env GOVERSION) =~ ^go1\.([0-9]+) && ${BASH_REMATCH[1]} -ge $go_minor_min ]] ||
     fail "go is too old: install Go 1.$go_minor_min or newer from https://go.dev/dl"

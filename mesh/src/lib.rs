@@ -1,17 +1,12 @@
 //! The whole mesh in one process, and the servers that it depends on. Each service has its own
 //! runtime, logs, traces and metrics.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_runtime::{
-    BindError, ConfigTextError, EnvironmentError, Listen, ParseUrlError, RunningService, Telemetry,
+    BindError, ConfigTextError, EnvironmentError, ParseUrlError, RunningService, Telemetry,
     TelemetryConfig, TelemetryError,
 };
 use drawbridge_transport::MtlsConfig;
@@ -24,18 +19,22 @@ use crate::{
     state::{MeshName, MeshState, WorkloadCredentials},
 };
 
-use self::plan::{BoundSocket, Plan};
+use self::plan::Plan;
 
 mod authority;
 pub mod dependencies;
 mod environment;
 pub mod issuer_name;
 mod plan;
+mod sockets;
 pub mod state;
+mod tools;
 mod vault;
 
 pub use self::{
     authority::{AuthorityError, MeshAuthority},
+    sockets::Ports,
+    tools::{TOOLS, ToolService},
     vault::{MeshDatabase, MeshVault},
 };
 pub use drawbridge_idp::ConfiguredClient;
@@ -139,46 +138,6 @@ impl Default for MeshConfig {
     }
 }
 
-/// The services' ports on loopback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ports {
-    /// The authorization server's port; all other ports have the same offset from it as the
-    /// documented ones have from 7100.
-    From(u16),
-    /// Free ports.
-    Free,
-}
-
-impl Ports {
-    /// The first documented port.
-    pub const FIRST: u16 = 7100;
-    /// The offset of the last port from the first.
-    pub const SPAN: u16 = 131;
-    /// The documented ports.
-    pub const WELL_KNOWN: Self = Self::From(Self::FIRST);
-    /// The documented port of the edge.
-    const EDGE: u16 = 7180;
-
-    /// The port of the edge, if known before binding.
-    #[must_use]
-    pub fn edge(self) -> Option<u16> {
-        match self {
-            Self::From(first) => Some(first + (Self::EDGE - Self::FIRST)),
-            Self::Free => None,
-        }
-    }
-
-    /// Binds the counterpart of a documented port.
-    fn bind(self, port: u16) -> Result<BoundSocket, BindError> {
-        let port = match self {
-            Self::From(first) => first + (port - Self::FIRST),
-            Self::Free => 0,
-        };
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-        Ok(BoundSocket { listen, address })
-    }
-}
-
 /// The mesh could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
@@ -261,35 +220,27 @@ impl Mesh {
     /// When a port is taken, or a service does not start or become ready.
     pub async fn start(config: &MeshConfig) -> Result<Self, MeshError> {
         // All sockets first: each service needs the others' addresses before it starts.
-        let plan = Plan::new(config)?;
+        let plan = Plan::new(config, TOOLS.iter().map(|tool| (tool.name, tool.port)))?;
         let telemetry = &config.telemetry;
         let auth = plan.auth(config)?;
         let (edge, own_services) = plan.edge(config)?;
         let (edge_config, edge_mtls) = (edge.config.clone(), edge.mtls.clone());
-        let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
-        let tickets = plan.tickets(config)?;
+        let tools = tools::prepare(&plan, config)?;
         let mut services = vec![
             HostedService::start("edge", telemetry, |telemetry| async move {
                 drawbridge_edge::start(edge, &telemetry).await
             })
             .await?,
-            HostedService::start("code", telemetry, |telemetry| async move {
-                drawbridge_code::start(code, &telemetry).await
-            })
-            .await?,
-            HostedService::start("invoices", telemetry, |telemetry| async move {
-                drawbridge_invoices::start(invoices, &telemetry).await
-            })
-            .await?,
-            HostedService::start("tickets", telemetry, |telemetry| async move {
-                drawbridge_tickets::start(tickets, &telemetry).await
-            })
-            .await?,
+        ];
+        for (name, start) in tools {
+            services.push(HostedService::start(name, telemetry, start).await?);
+        }
+        services.push(
             HostedService::start("auth", telemetry, |telemetry| async move {
                 drawbridge_auth::start(auth, &telemetry).await
             })
             .await?,
-        ];
+        );
         let mut workload = None;
         if let Some(idp_socket) = &plan.idp {
             let credentials = WorkloadCredentials::generate(WORKLOAD);
@@ -360,7 +311,7 @@ impl HostedService {
         start: impl FnOnce(Arc<Telemetry>) -> F,
     ) -> Result<Self, MeshError>
     where
-        E: std::error::Error + Send + Sync + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
         F: Future<Output = Result<RunningService, E>> + Send + 'static,
     {
         let telemetry_failed = |source| MeshError::Telemetry { service, source: Box::new(source) };

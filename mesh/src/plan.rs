@@ -1,11 +1,7 @@
 //! The sockets and the configs of the services.
 
-use std::net::SocketAddr;
-
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig};
-use drawbridge_credentials::CredentialsConfig;
 use drawbridge_edge::{NamedServices, ServiceAddress, named_services};
-use drawbridge_runtime::Listen;
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
 use url::{Host, Url};
 
@@ -13,10 +9,32 @@ use super::{
     INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD,
     environment,
 };
-use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
+use crate::{
+    sockets::BoundSocket,
+    state::{MeshState, MtlsFiles, WorkloadCredentials},
+};
 
 /// The callers of tool services.
 const CALLERS: [&str; 2] = ["edge", WORKLOAD];
+
+/// Options of the edge that the mesh sets itself.
+const EDGE_OPTIONS: &[&str] = &["public-url", "authorization-server"];
+/// Options of auth that the mesh sets itself.
+const AUTH_OPTIONS: &[&str] = &[
+    "issuer",
+    "issuer-tenants",
+    "issuers",
+    "allow-private-addresses",
+    "audience",
+    "internal-audience",
+    "policies",
+    "transaction-issuer",
+    "revocations-file",
+    "mtls-allow-edge",
+];
+/// Options of idp that the mesh sets itself.
+const IDP_OPTIONS: &[&str] =
+    &["issuer", "resources", "internal-resources", "auth-audience", "users", "state-file"];
 
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -43,27 +61,19 @@ pub(super) struct Plan {
     pub(super) auth: BoundSocket,
     pub(super) auth_admin: BoundSocket,
     pub(super) edge: BoundSocket,
-    pub(super) code: BoundSocket,
-    pub(super) invoices: BoundSocket,
-    pub(super) tickets: BoundSocket,
+    /// The tool services, by name.
+    pub(super) tools: Vec<(&'static str, BoundSocket)>,
     pub(super) issuer: String,
     pub(super) mcp_url: Url,
     pub(super) authority: Option<MeshAuthority>,
 }
 
-pub(super) struct BoundSocket {
-    pub(super) listen: Listen,
-    pub(super) address: SocketAddr,
-}
-
-impl BoundSocket {
-    pub(super) fn url(&self, path: &str) -> Result<Url, url::ParseError> {
-        format!("http://{}{path}", self.address).parse()
-    }
-}
-
 impl Plan {
-    pub(super) fn new(config: &MeshConfig) -> Result<Self, MeshError> {
+    /// Binds the sockets; `tools` are the names and documented ports of the tool services.
+    pub(super) fn new(
+        config: &MeshConfig,
+        tools: impl Iterator<Item = (&'static str, u16)>,
+    ) -> Result<Self, MeshError> {
         let ports = config.ports;
         let (idp, issuer) = match &config.issuer {
             Some(issuer) => (None, issuer.name().to_owned()),
@@ -80,9 +90,9 @@ impl Plan {
             auth_admin: ports.bind(7111)?,
             mcp_url: config.public_url.clone().map_or_else(|| edge.url("/mcp"), Ok)?,
             edge,
-            code: ports.bind(7210)?,
-            invoices: ports.bind(7220)?,
-            tickets: ports.bind(7230)?,
+            tools: tools
+                .map(|(name, port)| Ok((name, ports.bind(port)?)))
+                .collect::<Result<_, MeshError>>()?,
             issuer,
             authority: if config.mtls { Some(MeshAuthority::new()?) } else { None },
         })
@@ -107,8 +117,18 @@ impl Plan {
         Ok(issued.transpose()?.unwrap_or_default())
     }
 
+    /// The mTLS config of a tool service.
+    pub(super) fn tool_mtls(&self, service: &str) -> Result<MtlsServerConfig, MeshError> {
+        self.mtls_server(service, &CALLERS)
+    }
+
+    /// The gRPC URL of auth.
+    pub(super) fn auth_url(&self) -> Result<Url, url::ParseError> {
+        self.grpc_url(&self.auth)
+    }
+
     /// The JWKS URL of transaction tokens for services: over mTLS, directly from auth.
-    fn service_jwks_url(&self) -> Result<Url, url::ParseError> {
+    pub(super) fn service_jwks_url(&self) -> Result<Url, url::ParseError> {
         match self.authority {
             Some(_) => self.grpc_url(&self.auth)?.join("/.well-known/jwks.json"),
             None => self.jwks_url(),
@@ -124,9 +144,7 @@ impl Plan {
     pub(super) fn services(
         &self,
     ) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
-        [("code", &self.code), ("invoices", &self.invoices), ("tickets", &self.tickets)]
-            .into_iter()
-            .map(|(name, socket)| (name, self.grpc_url(socket)))
+        self.tools.iter().map(|(name, socket)| (*name, self.grpc_url(socket)))
     }
 
     /// The state for other commands.
@@ -189,10 +207,12 @@ impl Plan {
                 mtls: self.mtls("idp")?,
                 ..drawbridge_idp::Config::default()
             };
-        environment::apply(config, "idp", idp)
+        environment::apply(config, "idp", IDP_OPTIONS, idp)
     }
 
     pub(super) fn auth(&self, config: &MeshConfig) -> Result<drawbridge_auth::Config, MeshError> {
+        let tools = self.tools.iter().map(|(name, _)| *name);
+        let callers: Vec<_> = [WORKLOAD, "idp"].into_iter().chain(tools).collect();
         let auth = drawbridge_auth::Config {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
@@ -214,60 +234,10 @@ impl Plan {
             redis_url: config.redis_url.clone(),
             revocations_file: config.revocations_file.clone(),
             decision_log: config.decision_log.clone(),
-            mtls: self.mtls_server("auth", &[WORKLOAD, "code", "invoices", "tickets", "idp"])?,
+            mtls: self.mtls_server("auth", &callers)?,
             mtls_allow_edge: Vec::new(),
         };
-        environment::apply(config, "auth", auth)
-    }
-
-    pub(super) fn code(&self, config: &MeshConfig) -> Result<drawbridge_code::Config, MeshError> {
-        let code = drawbridge_code::Config {
-            listen: self.code.listen.clone(),
-            admin_listen: config.ports.bind(7211)?.listen,
-            auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            mtls: self.mtls_server("code", &CALLERS)?,
-            ..drawbridge_code::Config::new(config.code_root.clone(), self.service_jwks_url()?)
-        };
-        environment::apply(config, "code", code)
-    }
-
-    pub(super) fn invoices(
-        &self,
-        config: &MeshConfig,
-    ) -> Result<drawbridge_invoices::Config, MeshError> {
-        let (auth, jwks_url) = (self.grpc_url(&self.auth)?, self.service_jwks_url()?);
-        let vault = config.vault.as_ref().map(|vault| vault.config.clone());
-        let credentials = CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) };
-        let invoices = drawbridge_invoices::Config {
-            listen: self.invoices.listen.clone(),
-            admin_listen: config.ports.bind(7221)?.listen,
-            auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            mtls: self.mtls_server("invoices", &CALLERS)?,
-            credentials: CredentialsConfig::placeholder(&auth),
-            ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, jwks_url)
-        };
-        let invoices = environment::apply(config, "invoices", invoices)?;
-        Ok(drawbridge_invoices::Config { credentials, ..invoices })
-    }
-
-    pub(super) fn tickets(
-        &self,
-        config: &MeshConfig,
-    ) -> Result<drawbridge_tickets::Config, MeshError> {
-        let (auth, jwks_url) = (self.grpc_url(&self.auth)?, self.service_jwks_url()?);
-        let own = drawbridge_tickets::Config::new(auth.clone(), jwks_url);
-        let credentials = own.credentials.clone();
-        let tickets = drawbridge_tickets::Config {
-            listen: self.tickets.listen.clone(),
-            admin_listen: config.ports.bind(7231)?.listen,
-            sample_helpdesk: true,
-            mtls: self.mtls_server("tickets", &CALLERS)?,
-            auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            credentials: CredentialsConfig::placeholder(&auth),
-            ..own
-        };
-        let tickets = environment::apply(config, "tickets", tickets)?;
-        Ok(drawbridge_tickets::Config { credentials, ..tickets })
+        environment::apply(config, "auth", AUTH_OPTIONS, auth)
     }
 
     /// The edge's config, and the user-supplied services in it.
@@ -284,7 +254,7 @@ impl Plan {
             mtls: self.mtls("edge")?,
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
         };
-        let mut edge = environment::apply(config, "edge", edge)?;
+        let mut edge = environment::apply(config, "edge", EDGE_OPTIONS, edge)?;
         edge.allowed_origins.extend(config.allowed_origins.iter().cloned());
         edge.services.extend(config.own_services.iter().cloned());
         edge.config = config.edge_config.clone().or(edge.config);
@@ -302,5 +272,27 @@ impl Plan {
             );
         }
         Ok((edge, own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    fn check<A: Args>(service: &str, managed_options: &[&str]) {
+        let command = A::augment_args(Command::new("x"));
+        let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for option in managed_options {
+            assert!(known.contains(option), "{service} has no --{option}");
+        }
+    }
+
+    #[test]
+    fn every_option_that_the_mesh_manages_exists() {
+        check::<drawbridge_edge::Config>("edge", EDGE_OPTIONS);
+        check::<drawbridge_auth::Config>("auth", AUTH_OPTIONS);
+        check::<drawbridge_idp::Config>("idp", IDP_OPTIONS);
     }
 }

@@ -223,9 +223,13 @@ mod tests {
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
         let catalog = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/catalog"));
         let files = files(&Contract { pool, services });
-        let expected = ["code", "invoices", "tickets"]
-            .map(|name| [format!("{name}.cedarschema"), format!("{name}.entities.json")]);
-        assert_eq!(files.keys().collect::<Vec<_>>(), expected.iter().flatten().collect::<Vec<_>>());
+        let expected: Vec<_> = drawbridge_mesh::TOOLS
+            .iter()
+            .flat_map(|tool| {
+                ["cedarschema", "entities.json"].map(|end| format!("{}.{end}", tool.name))
+            })
+            .collect();
+        assert_eq!(files.keys().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
         for (name, text) in files {
             let current = fs::read_to_string(catalog.join(&name)).unwrap();
             assert_eq!(current, text, "{name}: run `cargo run -- policy schema`");

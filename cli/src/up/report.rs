@@ -8,15 +8,17 @@ use super::{
     dependency_status::{Dependency, DependencyStatus},
     own_services::OwnService,
 };
-use drawbridge_mesh::Mesh;
+use drawbridge_mesh::{Mesh, TOOLS};
 
 pub(super) fn as_json(up: &RunningMesh) -> Value {
     let mesh = &up.mesh;
     let service = |name: &str, address: fn(&drawbridge_mesh::HostedService) -> String| {
         mesh.service(name).map(address)
     };
-    let mut services: Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]
+    let tools = TOOLS.iter().map(|tool| tool.name);
+    let mut services: Map<_, _> = ["edge", "auth", "idp"]
         .into_iter()
+        .chain(tools)
         .map(|name| {
             let address = service(name, |service| service.running.address.to_string());
             let admin = service(name, |service| service.running.admin.to_string());
@@ -97,19 +99,18 @@ fn next_steps(service: &OwnService) -> impl Iterator<Item = String> {
 
 fn services_table(mesh: &Mesh, own_services: &[OwnService]) -> Table {
     let mut table = new_table(["service", "description", "address", "health and metrics"]);
-    let rows = [
-        ("edge", "MCP over HTTP in, gRPC out", "http://"),
-        ("auth", "tokens and policies (gRPC)", ""),
-        ("code", "searches a source tree (gRPC)", ""),
-        ("invoices", "reads, stores and approves invoices (gRPC)", ""),
-        ("tickets", "searches and answers support tickets (gRPC)", ""),
-        ("idp", "OAuth 2.1 authorization server", "http://"),
+    let tools = TOOLS.iter().map(|tool| (tool.name, format!("{} (gRPC)", tool.description), ""));
+    let mut rows = vec![
+        ("edge", "MCP over HTTP in, gRPC out".to_owned(), "http://"),
+        ("auth", "tokens and policies (gRPC)".to_owned(), ""),
     ];
+    rows.extend(tools);
+    rows.push(("idp", "OAuth 2.1 authorization server".to_owned(), "http://"));
     for (name, label, scheme) in rows {
         let Some(service) = mesh.service(name) else { continue };
         let address = format!("{scheme}{}", service.running.address);
         let admin = format!("http://{}/readyz", service.running.admin);
-        table.add_row([name, label, &address, &admin]);
+        table.add_row([name, &label, &address, &admin]);
     }
     for OwnService { namespace, urls, unreachable, .. } in own_services {
         let urls = urls.iter().map(Url::as_str).collect::<Vec<_>>().join(" ");

@@ -304,7 +304,7 @@ fn client_address(context: &CallContext) -> String {
 
 /// Records the use of a cached decision: the decision log of auth contains the decision only once.
 fn record_cached(context: &CallContext, operation: &pb::Operation, allowed: &Allowed) {
-    counter!("edge_decisions_total", "source" => "kept").increment(1);
+    counter!("edge_decisions_total", "source" => "cache").increment(1);
     let pb::Principal { issuer, subject, client_id, .. } = &*allowed.principal;
     let pb::Decision { policy_ids, policy_revision } = &*allowed.decision;
     let item = operation.item.as_ref().map_or("", |item| item.name.as_str());

@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::{
-    Catalog, CatalogConfig, CatalogRevision, NameKind, claims::Claimant,
+    Catalog, CatalogConfig, CatalogRevision, NameKind, claimant::Claimant,
     lock_enforcer::LockViolation,
 };
 
@@ -137,6 +137,6 @@ fn log_lock_violations(before: &Catalog, after: &Catalog) {
         let count =
             after.lock_violations().iter().filter(|violation| violation.change == change).count();
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        metrics::gauge!("edge_catalog_departures", "change" => change).set(count);
+        metrics::gauge!("edge_catalog_lock_violations", "change" => change).set(count);
     }
 }

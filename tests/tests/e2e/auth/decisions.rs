@@ -32,7 +32,7 @@ async fn decisions(edge: &HostedService) -> (u64, u64) {
         let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
         line.map_or(0, |count| count.parse().expect("a count"))
     };
-    (count("auth"), count("kept"))
+    (count("auth"), count("cache"))
 }
 
 /// The records of the decision log in this folder.

@@ -96,7 +96,7 @@ impl Locked {
     }
 
     async fn violation_count(&self, change: &str) -> Option<String> {
-        metric(&self.edge, &format!("edge_catalog_departures{{change=\"{change}\"}}")).await
+        metric(&self.edge, &format!("edge_catalog_lock_violations{{change=\"{change}\"}}")).await
     }
 }
 
