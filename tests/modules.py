@@ -53,6 +53,8 @@ def load(root):
 
 
 class Crate:
+    """The modules of a crate and what they import."""
+
     def __init__(self, root):
         self.modules = load(root)
         self.uses = {
@@ -106,15 +108,19 @@ class Crate:
             paths = self.uses[module] + re.findall(r"\b((?:crate|super)(?:::\w+)+)", code)
             for path in paths:
                 target = self.target(module, path)
-                if target is None:
-                    continue
-                common = 0
-                while common < min(len(module), len(target)) and module[common] == target[common]:
-                    common += 1
-                if common < len(module) and common < len(target):
-                    edge = graph.setdefault(module[: common + 1], {})
-                    edge.setdefault(target[: common + 1], ("::".join(module), path))
+                if target is not None:
+                    self.connect(graph, module, target, path)
         return graph
+
+    @staticmethod
+    def connect(graph, module, target, path):
+        """Adds an arrow between the siblings above a module and the one that it imports."""
+        common = 0
+        while common < min(len(module), len(target)) and module[common] == target[common]:
+            common += 1
+        if common < len(module) and common < len(target):
+            edge = graph.setdefault(module[: common + 1], {})
+            edge.setdefault(target[: common + 1], ("::".join(module), path))
 
 
 def circles(graph):
