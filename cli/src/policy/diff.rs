@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 use drawbridge_auth::{
-    decision_log::DecisionRecord,
-    policy::{DecisionOutcome, PolicyDecision, Replayed},
+    decision_log::{DecisionRecord, Replayed},
+    policy::{DecisionOutcome, PolicyDecision},
 };
 use serde_json::{Value, json};
 

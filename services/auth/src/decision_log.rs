@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use crate::policy::DecisionOutcome;
 
+pub use self::replay::Replayed;
 pub(crate) use self::writer::{DecisionEntry, DecisionLog};
 pub use self::writer::{DecisionLogConfig, DecisionLogError};
 
 mod files;
+mod replay;
 mod writer;
 
 /// One decision. It never contains a token or a sensitive argument.

@@ -22,12 +22,12 @@ use self::{
 pub use self::{
     case::{Case, CaseResult, Expected, cases},
     decision::{DecisionOutcome, PolicyDecision, Shadow},
-    names::suggest,
     principal_spec::PrincipalSpec,
     problem::{Place, PolicyError, Problem, Severity},
     store::PolicyStore,
+    suggestion::suggest,
     values::{ALIASES_ANNOTATION, VALUES_ANNOTATION},
-    workspace::{Contribution, Explained, Explanation, PolicyWorkspace, Replayed},
+    workspace::{Contribution, Explained, Explanation, PolicyWorkspace},
 };
 use crate::Identity;
 
@@ -47,6 +47,7 @@ mod principal_spec;
 mod problem;
 mod source;
 mod store;
+mod suggestion;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -43,6 +43,9 @@ pub enum MintError {
     /// The system provides no randomness.
     #[error("cannot generate a key pair")]
     KeyPair,
+    /// The public key could not be exported.
+    #[error("cannot export the public key")]
+    PublicKey(#[source] jsonwebtoken::errors::Error),
     /// The token could not be signed.
     #[error("cannot sign")]
     Sign(#[from] jsonwebtoken::errors::Error),
@@ -78,8 +81,8 @@ impl SigningKey {
         let pair = Ed25519KeyPair::generate().map_err(|_| MintError::KeyPair)?;
         let document = pair.to_pkcs8v1().map_err(|_| MintError::KeyPair)?;
         let key = EncodingKey::from_ed_der(document.as_ref());
-        let mut public = Jwk::from_encoding_key(&key, ALGORITHM)?;
-        let id = public.thumbprint(ThumbprintHash::SHA256)?;
+        let mut public = Jwk::from_encoding_key(&key, ALGORITHM).map_err(MintError::PublicKey)?;
+        let id = public.thumbprint(ThumbprintHash::SHA256).map_err(MintError::PublicKey)?;
         public.common.key_id = Some(id.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);
         let mut header = Header::new(ALGORITHM);

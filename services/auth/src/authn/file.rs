@@ -22,7 +22,7 @@ use super::{
     issuer::{Failures, Issuer, IssuerRules},
     mapping::MappingTable,
     preset::Preset,
-    tenants::{self, Tenants},
+    tenants::Tenants,
     token::ALGORITHMS,
 };
 
@@ -142,7 +142,6 @@ pub(super) fn load(
     if issuers.is_empty() {
         return Err(IssuersFileError::None);
     }
-    tenants::separate(&mut issuers);
     Ok(issuers)
 }
 

@@ -32,7 +32,9 @@ impl Issuers {
     ) -> Result<Self, IssuersFileError> {
         let changes = watch::Sender::new(0);
         let seen = SeenTokens::new(seen);
-        Ok(Self { all: file::load(flags, path, &changes)?, changes, seen })
+        let mut all = file::load(flags, path, &changes)?;
+        separate_tenants(&mut all);
+        Ok(Self { all, changes, seen })
     }
 
     /// The issuer with exactly this name.
@@ -84,5 +86,38 @@ impl Issuers {
 
     pub(super) fn epoch(&self) -> u64 {
         *self.changes.borrow()
+    }
+}
+
+/// Restricts the tenants of each issuer when there are several, and warns if two could name the
+/// same.
+fn separate_tenants(issuers: &mut [Issuer]) {
+    if issuers.len() < 2 {
+        return;
+    }
+    for issuer in &mut *issuers {
+        let mapping = &mut issuer.rules.mapping;
+        if mapping.tenants.deny_unbound() && !mapping.tenant.is_empty() {
+            tracing::warn!(
+                issuer = issuer.name,
+                "there are several issuers, and this one has no configured tenants: its tokens \
+                 that name a tenant are rejected; set `tenants` or `claims.tenant_prefix`, or \
+                 --issuer-tenants (docs/reference/issuers-file.md)"
+            );
+        }
+    }
+    let may_name = |issuer: &&Issuer| !issuer.rules.mapping.tenant.is_empty();
+    let naming: Vec<_> = issuers.iter().filter(may_name).collect();
+    for (at, one) in naming.iter().enumerate() {
+        for other in &naming[at + 1..] {
+            if one.rules.mapping.tenants.overlap(&other.rules.mapping.tenants) {
+                tracing::warn!(
+                    issuer = one.name,
+                    other = other.name,
+                    "two issuers may name the same tenant: each can put its users into tenants of \
+                     the other"
+                );
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The tenants that an issuer may name.
 
-use super::{TokenError, issuer::Issuer};
+use super::TokenError;
 
 /// Allows any tenant in a list.
 const ANY: &str = "*";
@@ -61,8 +61,17 @@ impl Tenants {
         }
     }
 
+    /// Allows no tenant if nothing is configured, and returns whether that is so.
+    pub(super) fn deny_unbound(&mut self) -> bool {
+        let is_unbound = self.named == Named::Unbound;
+        if is_unbound {
+            self.named = Named::Only(Vec::new());
+        }
+        is_unbound
+    }
+
     /// Whether both may give the same name to a tenant.
-    fn overlap(&self, other: &Self) -> bool {
+    pub(super) fn overlap(&self, other: &Self) -> bool {
         match (&self.named, &other.named) {
             (Named::Only(names), _) => {
                 names.iter().any(|name| other.has(&format!("{}{name}", self.prefix)))
@@ -76,43 +85,6 @@ impl Tenants {
     fn has(&self, bound: &str) -> bool {
         let own = bound.strip_prefix(&self.prefix).filter(|name| !name.is_empty());
         own.is_some_and(|name| self.bind(name).is_ok())
-    }
-}
-
-/// Restricts the tenants of each issuer when there are several, and warns if two could name the
-/// same.
-pub(super) fn separate(issuers: &mut [Issuer]) {
-    if issuers.len() < 2 {
-        return;
-    }
-    for issuer in &mut *issuers {
-        let mapping = &mut issuer.rules.mapping;
-        if mapping.tenants.named != Named::Unbound {
-            continue;
-        }
-        mapping.tenants.named = Named::Only(Vec::new());
-        if !mapping.tenant.is_empty() {
-            tracing::warn!(
-                issuer = issuer.name,
-                "there are several issuers, and this one has no configured tenants: its tokens \
-                 that name a tenant are rejected; set `tenants` or `claims.tenant_prefix`, or \
-                 --issuer-tenants (docs/reference/issuers-file.md)"
-            );
-        }
-    }
-    let may_name = |issuer: &&Issuer| !issuer.rules.mapping.tenant.is_empty();
-    let naming: Vec<_> = issuers.iter().filter(may_name).collect();
-    for (at, one) in naming.iter().enumerate() {
-        for other in &naming[at + 1..] {
-            if one.rules.mapping.tenants.overlap(&other.rules.mapping.tenants) {
-                tracing::warn!(
-                    issuer = one.name,
-                    other = other.name,
-                    "two issuers may name the same tenant: each can put its users into tenants of \
-                     the other"
-                );
-            }
-        }
     }
 }
 

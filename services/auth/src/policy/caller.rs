@@ -68,6 +68,11 @@ impl PolicyCaller {
     }
 }
 
+/// Whether the entity is a principal.
+pub(super) fn is_principal(uid: &EntityUid) -> bool {
+    matches!(uid.type_name().to_string().as_str(), "User" | "Workload")
+}
+
 fn entity(
     identity: &Identity,
     uid: EntityUid,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    names::is_principal,
+    caller::is_principal,
     problem::{Problem, Severity},
     source::{ParsedPolicy, PolicySource},
     values::{EnumMismatch, EnumValues},

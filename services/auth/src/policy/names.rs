@@ -7,26 +7,7 @@ use std::{
 
 use cedar_policy::EntityUid;
 
-use super::{Case, Place, PolicyWorkspace, Problem};
-
-/// The minimum similarity of two names for a suggestion, from 0 to 1 (Jaro-Winkler).
-const ALIKE_MIN: f64 = 0.85;
-
-/// The known name that is most similar to `name`, if similar enough.
-pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let others = known.into_iter().filter(|known| *known != name);
-    let alike = others
-        .map(|known| (strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase()), known));
-    let best = alike
-        .filter(|(alike, _)| *alike >= ALIKE_MIN)
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    best.map(|(_, known)| known)
-}
-
-/// Whether the entity is a principal.
-pub(super) fn is_principal(uid: &EntityUid) -> bool {
-    matches!(uid.type_name().to_string().as_str(), "User" | "Workload")
-}
+use super::{Case, Place, PolicyWorkspace, Problem, caller::is_principal, suggest};
 
 impl PolicyWorkspace {
     /// Reports ids of principals in policies and memberships whose issuer is not one of `issuers`.

@@ -1,7 +1,7 @@
 use drawbridge_proto::auth::v1 as pb;
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, decision_log::DecisionRecord};
+use crate::Identity;
 
 /// A caller in test cases and on the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -76,24 +76,6 @@ impl From<&PrincipalSpec> for Identity {
             email: spec.email,
             mfa: spec.mfa,
             workload: spec.workload,
-        }
-    }
-}
-
-impl From<&DecisionRecord> for PrincipalSpec {
-    fn from(record: &DecisionRecord) -> Self {
-        let record = record.clone();
-        Self {
-            issuer: record.issuer,
-            subject: record.subject,
-            client: record.client_id,
-            tenant: record.tenant,
-            groups: record.groups,
-            roles: record.roles,
-            scopes: record.scopes,
-            email: record.email,
-            mfa: record.mfa,
-            workload: record.workload,
         }
     }
 }

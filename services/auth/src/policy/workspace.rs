@@ -16,10 +16,10 @@ use super::{
     evaluate::Verdict,
     lint,
     load::{Loaded, Loader},
-    names::suggest,
     source::{ParsedPolicy, PolicySource, PolicySources, parse},
+    suggest,
 };
-use crate::{Identity, decision_log::DecisionRecord};
+use crate::Identity;
 
 /// A policy folder that is analysed but not in force.
 #[derive(Debug)]
@@ -87,17 +87,6 @@ pub enum Contribution {
     /// Its scope matches this item but not this caller.
     #[serde(rename = "others")]
     OtherCallers,
-}
-
-/// The outcome of a recorded decision under these policies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Replayed {
-    /// The recorded outcome.
-    Same,
-    /// Another outcome.
-    Changed(PolicyDecision),
-    /// It depends on the arguments, which were not recorded.
-    DependsOnArguments,
 }
 
 impl PolicyWorkspace {
@@ -275,31 +264,6 @@ impl PolicyWorkspace {
             .into_iter()
             .map(|uid| (uid.type_name().to_string(), uid.id().unescaped().to_owned()));
         named.filter(|(type_name, _)| principals.contains(&type_name.as_str())).collect()
-    }
-
-    /// Decides a recorded operation again.
-    #[must_use]
-    pub fn replay(&self, record: &DecisionRecord) -> Replayed {
-        let Some(kind) = Kind::from_str_name(&record.operation) else { return Replayed::Same };
-        let wanted = pb::CatalogItem {
-            name: record.item.clone(),
-            service: record.service.clone(),
-            rpc: record.rpc.clone(),
-            scopes: Vec::new(),
-        };
-        let identity = Identity::from(&PrincipalSpec::from(record));
-        let arguments = record.arguments.as_ref().filter(|_| !record.arguments_redacted);
-        let bytes = arguments.map(ToString::to_string);
-        let decision =
-            self.policies.decide(&identity, kind, &wanted, bytes.as_deref().map(str::as_bytes));
-        let had_arguments = record.argument_digest.is_some();
-        match decision.outcome {
-            DecisionOutcome::Conditional if had_arguments && bytes.is_none() => {
-                Replayed::DependsOnArguments
-            }
-            outcome if outcome == record.outcome => Replayed::Same,
-            _ => Replayed::Changed(decision),
-        }
     }
 }
 
