@@ -26,6 +26,7 @@ mod identity;
 mod spiffe;
 #[cfg(test)]
 mod tests;
+mod tls_config;
 mod verify;
 
 /// A Unix-domain socket cannot verify the SPIFFE ids that a service allows.

@@ -4,26 +4,20 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
-    client::{ResolvesClientCert, Resumption},
+    RootCertStore, SignatureScheme,
+    client::ResolvesClientCert,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
-        danger::ClientCertVerifier,
-    },
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
-    version::TLS13,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{MtlsError, SpiffeId, verify::PeerVerifier};
+use super::{MtlsError, SpiffeId};
 use drawbridge_runtime::{
     Readiness,
     tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics},
 };
 
-/// gRPC is HTTP/2 and nothing else.
-const ALPN: &[u8] = b"h2";
 /// The gauge of when the first authority of the trust bundle expires.
 const BUNDLE_EXPIRES: &str = "mtls_trust_bundle_expiry_timestamp_seconds";
 
@@ -83,34 +77,6 @@ impl Identity {
 
     pub(crate) fn material(&self) -> Arc<Material> {
         self.current.load_full()
-    }
-
-    /// The TLS config of a server for these peers.
-    pub(crate) fn server(
-        self: &Arc<Self>,
-        peers: Arc<[SpiffeId]>,
-    ) -> Result<Arc<ServerConfig>, MtlsError> {
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(Arc::new(PeerVerifier::new(self, peers)))
-            .with_cert_resolver(Arc::<Self>::clone(self));
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // A resumed session presents no certificate, so every connection performs a full handshake.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Arc::new(config))
-    }
-
-    /// The TLS config of a client of this peer.
-    pub(crate) fn client(self: &Arc<Self>, peer: SpiffeId) -> Result<Arc<ClientConfig>, MtlsError> {
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(self, [peer].into())))
-            .with_client_cert_resolver(Arc::<Self>::clone(self));
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = Resumption::disabled();
-        Ok(Arc::new(config))
     }
 }
 
