@@ -15,7 +15,7 @@ use super::{
     error::{CredentialsError, Outage, SetupError},
     is_path_segment,
     lease::Secret,
-    source::{CONNECT_TIMEOUT, TRY_TIMEOUT},
+    timeouts::{CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
 /// Which secrets of AWS Secrets Manager.

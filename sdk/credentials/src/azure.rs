@@ -20,7 +20,7 @@ use super::{
     breaker::CircuitBreaker,
     error::{CredentialsError, Outage, SetupError},
     lease::Secret,
-    source::{CONNECT_TIMEOUT, TRY_TIMEOUT},
+    timeouts::{CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
 /// The variable in which Kubernetes' workload identity names the token file, as Azure's own

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::{
     error::CredentialsError,
+    grant::{Granted, GrantedUser, SessionToken},
     lease::Secret,
-    source::{Granted, GrantedUser, SessionToken},
 };
 
 /// How long credentials from this source last.

@@ -13,7 +13,7 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::source::{Granted, GrantedCertificate, GrantedUser};
+use super::grant::{Granted, GrantedCertificate, GrantedUser};
 
 /// A lease is renewed at this fraction of its lifetime, so before two thirds of it.
 const RENEW_AT_FRACTION: f64 = 0.6;

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::source::OnBehalfOf;
+use super::on_behalf_of::OnBehalfOf;
 use drawbridge_transport::transaction_token::{Actor, Principal};
 
 /// The owner of a session and its leases.

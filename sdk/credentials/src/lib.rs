@@ -26,14 +26,17 @@ mod breaker;
 mod config;
 mod embedded;
 mod error;
+mod grant;
 mod lease;
 mod lease_owner;
+mod on_behalf_of;
 mod revocation;
 mod session;
 mod sessions;
 mod source;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod vault;
 
 #[cfg(feature = "aws")]
@@ -44,10 +47,10 @@ pub use config::CredentialsConfig;
 pub use embedded::EmbeddedSource;
 pub use error::{CredentialsError, Outage, SetupError};
 pub use lease::{DatabaseLease, IssuedCertificate, Secret};
+use on_behalf_of::OnBehalfOf;
 use session::Session;
 use sessions::Sessions;
 pub use source::CredentialSource;
-use source::OnBehalfOf;
 pub use vault::{LoginMethod, Vault, VaultConfig, VaultLogin};
 
 /// Bounds on sessions.
@@ -110,7 +113,7 @@ impl Credentials {
         &self,
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
-        let context = CallContext::new(RequestId::generate(), source::CALL_TIMEOUT);
+        let context = CallContext::new(RequestId::generate(), timeouts::CALL_TIMEOUT);
         self.lease(OnBehalfOf::Service, &context, role).await
     }
 
@@ -233,7 +236,7 @@ impl Credentials {
                 done => done,
             }
         };
-        let done = timeout(context.remaining().min(source::CALL_TIMEOUT), Box::pin(work)).await;
+        let done = timeout(context.remaining().min(timeouts::CALL_TIMEOUT), Box::pin(work)).await;
         done.unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
     }
 }

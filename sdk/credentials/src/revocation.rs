@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use tokio::time::{sleep, timeout};
 use tonic::{Status, transport::Channel};
 
-use super::{sessions::Sessions, source::CALL_TIMEOUT};
+use super::{sessions::Sessions, timeouts::CALL_TIMEOUT};
 use drawbridge_runtime::RequestId;
 use drawbridge_transport::CallContext;
 

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::CredentialsError,
+    grant::{Granted, SessionToken},
     lease::{DatabaseLease, IssuedCertificate, Lifetime, Secret},
-    source::{CredentialSource, Granted, SessionToken},
+    source::CredentialSource,
 };
 
 /// The most roles, and the most secrets, of one session.

@@ -19,8 +19,9 @@ use super::{
     error::CredentialsError,
     lease::{DatabaseLease, IssuedCertificate, Secret},
     lease_owner::LeaseOwner,
+    on_behalf_of::OnBehalfOf,
     session::{LifetimeExpiry, Session},
-    source::{CredentialSource, OnBehalfOf},
+    source::CredentialSource,
 };
 use drawbridge_transport::{
     CallContext,

@@ -1,12 +1,8 @@
 //! The sources of credentials, and the instrumentation of their operations.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
-use secrecy::SecretString;
 use tracing::{Instrument as _, field::Empty};
 
 #[cfg(feature = "aws")]
@@ -16,16 +12,11 @@ use super::azure::AzureKeyVault;
 use super::{
     embedded::EmbeddedSource,
     error::{CredentialsError, Outage},
+    grant::{Granted, GrantedCertificate, GrantedUser, SessionToken},
     lease::Secret,
+    on_behalf_of::OnBehalfOf,
     vault::Vault,
 };
-use drawbridge_transport::transaction_token::VerifiedCaller;
-
-/// The longest that connecting may take, and a call with all its retries.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest that one attempt may take: a second one still fits into the call.
-pub(super) const TRY_TIMEOUT: Duration = Duration::from_millis(2400);
 
 /// A source of credentials. Only Vault authenticates the caller: the stores of the clouds give
 /// secrets to the service itself, which requests those of the caller's tenant.
@@ -41,52 +32,6 @@ pub enum CredentialSource {
     AzureKeyVault(Box<AzureKeyVault>),
     /// This process itself.
     Embedded(EmbeddedSource),
-}
-
-/// On whose behalf credentials are requested.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum OnBehalfOf<'a> {
-    Caller(&'a VerifiedCaller),
-    /// The service itself.
-    Service,
-}
-
-impl OnBehalfOf<'_> {
-    /// The transaction token of the caller.
-    pub(super) fn token(self) -> Option<Arc<SecretString>> {
-        match self {
-            Self::Caller(caller) => Some(Arc::clone(&caller.token)),
-            Self::Service => None,
-        }
-    }
-}
-
-/// Authenticates requests in a session until it is revoked.
-#[derive(Debug)]
-pub(super) struct SessionToken(pub(super) SecretString);
-
-/// A database user as granted.
-#[derive(Debug)]
-pub(super) struct GrantedUser {
-    pub(super) id: String,
-    pub(super) username: String,
-    pub(super) password: SecretString,
-}
-
-/// A certificate as issued.
-#[derive(Debug)]
-pub(super) struct GrantedCertificate {
-    pub(super) chain: String,
-    pub(super) private_key: SecretString,
-    pub(super) authority: String,
-}
-
-/// A grant with a limited duration.
-#[derive(Debug)]
-pub(super) struct Granted<T> {
-    pub(super) value: T,
-    pub(super) duration: Duration,
-    pub(super) renewable: bool,
 }
 
 impl CredentialSource {

@@ -13,8 +13,9 @@ use vaultrs::api::{
 
 use super::{
     error::{CredentialsError, SetupError},
+    grant::{Granted, GrantedUser, SessionToken},
     lease::Secret,
-    source::{Granted, GrantedUser, OnBehalfOf, SessionToken},
+    on_behalf_of::OnBehalfOf,
 };
 
 mod certificate;

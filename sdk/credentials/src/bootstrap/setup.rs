@@ -4,8 +4,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::steps::AUDIT_DEVICE;
 use crate::is_path_segment;
+
+/// The name of the audit device.
+pub(super) const AUDIT_DEVICE: &str = "drawbridge";
 
 /// The setup of a Vault, written as TOML.
 #[derive(Clone, Debug, Deserialize)]

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{
     policy,
     setup::{
-        Approle, Authority, CertificateRole, Database, DatabaseRole, Kubernetes, ServiceAccount,
-        ServiceSetup, Setup,
+        AUDIT_DEVICE, Approle, Authority, CertificateRole, Database, DatabaseRole, Kubernetes,
+        ServiceAccount, ServiceSetup, Setup,
     },
 };
 use crate::vault::VaultConfig;
@@ -15,9 +15,6 @@ use crate::vault::VaultConfig;
 /// The clock skew that Vault tolerates, in seconds. Its own default is a minute: as long as a token
 /// lives.
 const LEEWAY_SECONDS: u64 = 5;
-
-/// The name of the audit device.
-pub(super) const AUDIT_DEVICE: &str = "drawbridge";
 
 /// Wanted of an object that only has to exist.
 const ANYTHING: Value = Value::Null;

@@ -7,7 +7,7 @@ use vaultrs::api::pki::requests::GenerateCertificateRequest;
 use super::{RequestAuth, Vault};
 use crate::{
     error::CredentialsError,
-    source::{Granted, GrantedCertificate, SessionToken},
+    grant::{Granted, GrantedCertificate, SessionToken},
 };
 
 impl Vault {

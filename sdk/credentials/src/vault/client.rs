@@ -14,7 +14,7 @@ use super::{VaultConfig, endpoint::Headers, http::Http};
 use crate::{
     breaker::CircuitBreaker,
     error::{CredentialsError, Outage, SetupError},
-    source::{CALL_TIMEOUT, CONNECT_TIMEOUT, TRY_TIMEOUT},
+    timeouts::{CALL_TIMEOUT, CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
 const RETRIES_MAX: usize = 2;
