@@ -18,13 +18,12 @@ use crate::{
     error::CodeError,
     list::list,
     query::{ListQuery, Query, SearchLimits},
+    read::read,
     resource::resource,
     search::search,
     tree::{Tree, TreePath},
 };
 
-/// The approximate maximum size of a response, in bytes: within the 4 MiB that gRPC clients accept.
-pub(crate) const RESPONSE_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Progress events buffered for a slow caller. Further ones are dropped.
 const PROGRESS_EVENTS_MAX: usize = 4;
 
@@ -127,7 +126,7 @@ impl code_service_server::CodeService for CodeApi {
         let deadline = admit(&request, "ReadFile");
         let path = TreePath::parse_file(&request.into_inner().path)?;
         let read_job = self.start(deadline, move |tree, cancellation| {
-            let contents = tree.read(&path, cancellation)?;
+            let contents = read(tree, &path, cancellation)?;
             Ok(resource(path.as_path(), contents))
         });
         let contents = read_job.await?.join().await?;

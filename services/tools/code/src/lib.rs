@@ -22,6 +22,7 @@ mod lines;
 mod links;
 mod list;
 mod query;
+mod read;
 mod resource;
 #[cfg(test)]
 mod sample;

@@ -4,9 +4,8 @@ use drawbridge_proto::code::v1::{File, ListFilesResponse};
 use drawbridge_sdk::Cancellation;
 
 use crate::{
-    api::RESPONSE_BYTES_MAX,
     error::CodeError,
-    query::ListQuery,
+    query::{ListQuery, RESPONSE_BYTES_MAX},
     tree::Tree,
     walk::{Entry, Walk},
 };

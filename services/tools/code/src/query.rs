@@ -21,6 +21,8 @@ const SEARCH_RESULTS: RangeInclusive<u32> = 1..=1000;
 const SEARCH_RESULTS_DEFAULT: u32 = 100;
 const LIST_RESULTS: RangeInclusive<u32> = 1..=10_000;
 const LIST_RESULTS_DEFAULT: u32 = 1000;
+/// The approximate maximum size of a response, in bytes: within the 4 MiB that gRPC clients accept.
+pub(crate) const RESPONSE_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// The largest compiled regular expression, in bytes. It also bounds the time per byte of text.
 const REGEX_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The largest cache of the regular expression's lazy automaton, in bytes.

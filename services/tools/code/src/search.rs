@@ -16,11 +16,10 @@ use metrics::{counter, histogram};
 use tracing::field::Empty;
 
 use crate::{
-    api::RESPONSE_BYTES_MAX,
     error::CodeError,
     lines::{self, Piece},
     links::SecretLinks,
-    query::Query,
+    query::{Query, RESPONSE_BYTES_MAX},
     tree::Tree,
     walk::{Entry, Walk},
 };

@@ -11,9 +11,8 @@ use cap_std::{
     ambient_authority,
     fs::{Dir, Metadata, OpenOptions, ReadDir},
 };
-use drawbridge_sdk::Cancellation;
 
-use crate::{error::CodeError, links::SecretLinks, secrets::Secrets};
+use crate::{error::CodeError, secrets::Secrets};
 
 /// Git's folder. It is not source, and its config may contain credentials.
 const GIT_FOLDER: &str = ".git";
@@ -90,26 +89,6 @@ impl Tree {
         })
     }
 
-    /// The contents of a text file. Hidden and ignored files can be read by name; Git's folder and
-    /// files that may hold keys cannot.
-    ///
-    /// # Errors
-    /// When the file does not exist, the path leads through a symbolic link, or it is not a regular
-    /// text file within the size limit.
-    pub(crate) fn read(
-        &self,
-        path: &TreePath,
-        cancellation: &Cancellation,
-    ) -> Result<Vec<u8>, CodeError> {
-        self.check_canonical_name(path, false)?;
-        let mut contents = Vec::new();
-        let metadata = self.read_into(&path.0, &mut contents)?;
-        if SecretLinks::new(self, cancellation).contain(&metadata)? {
-            return Err(CodeError::Secret);
-        }
-        Ok(contents)
-    }
-
     /// Resolves the folder at `path`.
     ///
     /// # Errors
@@ -177,7 +156,11 @@ impl Tree {
 
     /// Rejects hidden files, and every path that is or leads through a symbolic link: the path that
     /// a policy has read must be the canonical name of the file.
-    fn check_canonical_name(&self, path: &TreePath, is_folder: bool) -> Result<(), CodeError> {
+    pub(crate) fn check_canonical_name(
+        &self,
+        path: &TreePath,
+        is_folder: bool,
+    ) -> Result<(), CodeError> {
         // First by the given name, so that the error does not reveal whether the file exists.
         if self.is_secret(&path.0, is_folder) {
             return Err(CodeError::Secret);

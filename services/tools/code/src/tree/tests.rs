@@ -3,10 +3,13 @@ use std::os::unix::net::UnixListener;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sample::{FILE_BYTES_MAX, OUTSIDE, Sample, no_cancellation};
+use crate::{
+    read::read as read_file,
+    sample::{FILE_BYTES_MAX, OUTSIDE, Sample, no_cancellation},
+};
 
 fn read(sample: &Sample, path: &str) -> Result<String, CodeError> {
-    let contents = sample.tree().read(&TreePath::parse_file(path)?, &no_cancellation())?;
+    let contents = read_file(&sample.tree(), &TreePath::parse_file(path)?, &no_cancellation())?;
     Ok(String::from_utf8(contents).unwrap())
 }
 
@@ -138,7 +141,8 @@ fn a_special_file_is_rejected_without_blocking() {
 #[test]
 fn a_device_is_rejected() {
     let tree = Tree::open(Path::new("/dev"), FILE_BYTES_MAX, Secrets::new(&[]).unwrap()).unwrap();
-    let error = tree.read(&TreePath::parse_file("zero").unwrap(), &no_cancellation()).unwrap_err();
+    let path = TreePath::parse_file("zero").unwrap();
+    let error = read_file(&tree, &path, &no_cancellation()).unwrap_err();
     assert!(matches!(error, CodeError::NotAFile), "{error:?}");
 }
 
