@@ -117,7 +117,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
                 None => return Err(InvoiceError::Cancelled.into()),
             }
         };
-        let columns = Columns::of(&document, &extracted)?;
+        let columns = Columns::of(&document, &extracted).map_err(InvoiceError::from)?;
         let save = Save { document: &document, columns: &columns, shared };
         let (stored, created) = self.store.run(&call, &save).await.map_err(InvoiceError::from)?;
         Ok(Response::new(SaveResponse {
@@ -137,7 +137,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         let size = request.page_size.unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX);
         let before = request.page_token.as_deref().map(page::read).transpose()?;
         // One more than the page, to know whether another page follows.
-        let search = Search::new(request, before, size + 1)?;
+        let search = Search::new(request, before, size + 1).map_err(InvoiceError::from)?;
         let mut invoices_found =
             self.store.run(&call, &search).await.map_err(InvoiceError::from)?;
         let is_last = invoices_found.len() <= size as usize;

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use drawbridge_sdk::BlockingError;
 use tonic::Status;
 
-use crate::store::StoreError;
+use crate::store::{ColumnsError, StoreError, search::FilterError};
 
 /// The error of a call.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,18 @@ impl From<BlockingError> for InvoiceError {
             BlockingError::Cancelled => Self::Cancelled,
             BlockingError::Failed(error) => Self::Failed(error.into()),
         }
+    }
+}
+
+impl From<ColumnsError> for InvoiceError {
+    fn from(error: ColumnsError) -> Self {
+        Self::document(error.to_string())
+    }
+}
+
+impl From<FilterError> for InvoiceError {
+    fn from(FilterError { field, problem }: FilterError) -> Self {
+        Self::Argument { field, problem }
     }
 }
 

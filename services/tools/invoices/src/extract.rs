@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use crate::{
     check, cii,
+    document::Document,
     error::InvoiceError,
     findings::Findings,
     pdf::{self, UnreadableAttachment},
@@ -23,13 +24,6 @@ use crate::{
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The largest result, in bytes: what gRPC clients commonly accept, minus space for a summary.
 const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024 - 16 * 1024;
-
-/// A document as received.
-#[derive(Clone, Debug)]
-pub(crate) struct Document {
-    pub(crate) media_type: String,
-    pub(crate) bytes: Vec<u8>,
-}
 
 /// Extracts an invoice, and reports progress before each step.
 ///

@@ -10,10 +10,7 @@ use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Severity};
 use drawbridge_sdk::Cancellation;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    error::InvoiceError,
-    extract::{Document, extract},
-};
+use crate::{document::Document, error::InvoiceError, extract::extract};
 
 mod approvals;
 mod attachments;

@@ -28,6 +28,7 @@ mod api;
 mod check;
 mod cii;
 mod decimal;
+mod document;
 mod error;
 mod extract;
 mod findings;

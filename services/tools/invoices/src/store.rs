@@ -30,7 +30,7 @@ pub(crate) mod search;
 mod transaction;
 mod url;
 
-pub(crate) use columns::Columns;
+pub(crate) use columns::{Columns, ColumnsError};
 pub(crate) use migrate::migrate;
 pub(crate) use postgres::PostgresStore;
 pub(crate) use row::StoredInvoice;

@@ -8,8 +8,9 @@ use tokio::{sync::mpsc, time::timeout_at};
 
 use super::InvoiceApi;
 use crate::{
+    document::Document,
     error::InvoiceError,
-    extract::{Document, extract},
+    extract::extract,
     store::{CallerContext, find::FindDocument},
 };
 

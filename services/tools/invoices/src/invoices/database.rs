@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use super::{UBL, callers::ISSUER, no_cancellation};
 use crate::{
-    extract::{Document, extract},
+    document::Document,
+    extract::extract,
     store::{
         Access, Columns, Scope, StoreError, StoreOperation, Transaction, approve::Approve,
         find::Find, migrate, save::Save, search::Search,

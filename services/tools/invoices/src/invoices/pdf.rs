@@ -6,10 +6,7 @@ use drawbridge_proto::invoices::v1::ExtractResult;
 use flate2::{Compression, write::ZlibEncoder};
 
 use super::{CII, UBL, no_cancellation, read};
-use crate::{
-    error::InvoiceError,
-    extract::{Document, extract},
-};
+use crate::{document::Document, error::InvoiceError, extract::extract};
 
 pub(super) fn read_pdf(document: Vec<u8>) -> Result<ExtractResult, InvoiceError> {
     extract(

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     api::InvoiceApi,
-    extract::{Document, extract},
+    document::Document,
+    extract::extract,
     store::{
         Access, Columns, DatabaseUrl, Scope, Store, StoreError, StoreOperation, Transaction,
         save::Save,

@@ -4,7 +4,7 @@ use drawbridge_proto::invoices::v1::{ExtractResult, Party};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::{decimal, error::InvoiceError, extract::Document};
+use crate::{decimal, document::Document};
 
 /// The longest invoice number, in characters.
 const NUMBER_CHARS_MAX: usize = 200;
@@ -12,6 +12,15 @@ const NUMBER_CHARS_MAX: usize = 200;
 const NAME_CHARS_MAX: usize = 300;
 /// How much text of an invoice is searched, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Why an invoice cannot be stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ColumnsError {
+    #[error("has no invoice number or no seller, so it cannot be identified")]
+    Unidentified,
+    #[error("has a number of more than {} characters", NUMBER_CHARS_MAX)]
+    NumberTooLong,
+}
 
 /// An invoice to store.
 #[derive(Debug)]
@@ -64,7 +73,7 @@ impl Columns {
     ///
     /// # Errors
     /// When the invoice has no number or no seller, or its number is too long.
-    pub(crate) fn of(document: &Document, extracted: &ExtractResult) -> Result<Self, InvoiceError> {
+    pub(crate) fn of(document: &Document, extracted: &ExtractResult) -> Result<Self, ColumnsError> {
         let invoice = extracted.invoice.clone().unwrap_or_default();
         let (seller, buyer) =
             (invoice.seller.unwrap_or_default(), invoice.buyer.unwrap_or_default());
@@ -74,14 +83,10 @@ impl Columns {
         let seller_key = truncate(&normalize(seller_key), NAME_CHARS_MAX);
         let number = invoice.number.trim().to_owned();
         if number.is_empty() || seller_key.is_empty() {
-            return Err(InvoiceError::document(
-                "has no invoice number or no seller, so it cannot be identified",
-            ));
+            return Err(ColumnsError::Unidentified);
         }
         if number.chars().count() > NUMBER_CHARS_MAX {
-            return Err(InvoiceError::document(format!(
-                "has a number of more than {NUMBER_CHARS_MAX} characters"
-            )));
+            return Err(ColumnsError::NumberTooLong);
         }
         let supplier_text = search_text([&seller.name, &seller.trading_name, &seller.vat_id]);
         let parties: [&Party; 2] = [&seller, &buyer];

@@ -5,7 +5,7 @@ use super::{
     row::{FROM, SUMMARY},
     transaction::with_connection,
 };
-use crate::extract::Document;
+use crate::document::Document;
 
 /// Finds one invoice with its extracted data.
 pub(crate) struct Find<'a> {

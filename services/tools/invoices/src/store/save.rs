@@ -6,7 +6,7 @@ use super::{
     row::{FROM, SUMMARY},
     transaction::with_connection,
 };
-use crate::extract::Document;
+use crate::document::Document;
 
 const INSERT: &str = "INSERT INTO invoices (id, owner, tenant, shared, kind, seller_key, number, \
     issue_date, due_date, seller_name, seller_vat_id, buyer_name, currency, gross_amount, \

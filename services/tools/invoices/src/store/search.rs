@@ -7,7 +7,7 @@ use super::{
     row::{FROM, SUMMARY},
     transaction::with_connection,
 };
-use crate::{decimal, error::InvoiceError};
+use crate::decimal;
 
 const WHERE: &str = "AND ($4 IS NULL OR supplier_text LIKE $4 ESCAPE '\\') AND ($5 IS NULL OR \
      number = $5) AND ($6 IS NULL OR issue_date >= $6) AND ($7 IS NULL OR (issue_date <> '' AND \
@@ -18,6 +18,15 @@ const WHERE: &str = "AND ($4 IS NULL OR supplier_text LIKE $4 ESCAPE '\\') AND (
 
 /// The longest search text, in bytes. The database compares it at each position of each text.
 const TEXT_BYTES_MAX: usize = 500;
+
+/// A filter of a search is invalid.
+#[derive(Debug, thiserror::Error)]
+#[error("`{field}`: {problem}")]
+pub(crate) struct FilterError {
+    /// The request's field.
+    pub(crate) field: &'static str,
+    pub(crate) problem: &'static str,
+}
 
 /// Searches invoices, newest first.
 #[derive(Debug, Default)]
@@ -45,7 +54,7 @@ impl Search {
         request: &SearchRequest,
         before: Option<String>,
         rows_max: u32,
-    ) -> Result<Self, InvoiceError> {
+    ) -> Result<Self, FilterError> {
         let non_blank = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         for (field, text) in [
             ("supplier", &request.supplier),
@@ -60,7 +69,7 @@ impl Search {
         let amount = |field: &'static str, text: &Option<String>| {
             let problem = "must be a decimal with up to 14 digits before the point and 10 after it";
             let sort_key = |text: &String| decimal::parse(text).map(decimal::sort_key);
-            let sort_key = |text| sort_key(text).ok_or(InvoiceError::Argument { field, problem });
+            let sort_key = |text| sort_key(text).ok_or(FilterError { field, problem });
             text.as_ref().map(sort_key).transpose()
         };
         Ok(Self {
@@ -136,13 +145,13 @@ impl StoreOperation for Search {
     }
 }
 
-fn check_text(field: &'static str, text: &str) -> Result<(), InvoiceError> {
+fn check_text(field: &'static str, text: &str) -> Result<(), FilterError> {
     let problem = match text {
         text if text.contains('\0') => "must not contain NUL",
         text if text.len() > TEXT_BYTES_MAX => "must have at most 500 bytes",
         _ => return Ok(()),
     };
-    Err(InvoiceError::Argument { field, problem })
+    Err(FilterError { field, problem })
 }
 
 /// The LIKE pattern for texts that contain this one, with its wildcards escaped.
