@@ -8,10 +8,13 @@ use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use jsonschema::Validator;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value as Field};
 use rmcp::model::{MetaObject, Prompt, Resource, ResourceTemplate, Tool};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::{grpc::upstream::RpcTarget, traffic::transform::Transformation};
+use crate::{
+    grpc::upstream::RpcTarget,
+    traffic::{cache::CallCaching, transform::Transformation},
+};
 
 pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
@@ -22,75 +25,24 @@ pub(crate) use self::{
     lock_enforcer::{LockEnforcer, LockMode},
     merged::{Catalog, CatalogConfig, CatalogRevision},
     meta::{MetaKeys, has_ui, without_ui},
-    overlay::{Overlay, ToolOverlay, VirtualServer},
-    schema_text::{compile, parse_schema},
+    overlay::{Overlay, ServerEntry, ToolEntry},
     uri::{UriTemplate, Variables},
 };
 
 pub(crate) mod arguments;
+mod claimant;
 mod claims;
 mod current;
-pub(crate) mod discovery;
 mod load;
 mod lock;
 mod lock_enforcer;
 mod merged;
 mod meta;
 mod overlay;
-mod schema_text;
+pub(crate) mod schema_text;
 #[cfg(test)]
 pub(crate) mod testdata;
 mod uri;
-
-/// A tool service's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Namespace(String);
-
-/// A text is not a valid namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid namespace: expected 1 to 32 of the characters a-z 0-9 _, beginning with a letter")]
-pub struct NamespaceError;
-
-impl std::str::FromStr for Namespace {
-    type Err = NamespaceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let begins_with_letter = text.starts_with(|first: char| first.is_ascii_lowercase());
-        (begins_with_letter && text.len() <= 32 && text.bytes().all(allowed))
-            .then(|| Self(text.to_owned()))
-            .ok_or(NamespaceError)
-    }
-}
-
-impl TryFrom<String> for Namespace {
-    type Error = NamespaceError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl Namespace {
-    /// The namespace as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<str> for Namespace {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for Namespace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A tool and how to call it.
 #[derive(Clone, Debug)]
@@ -100,6 +52,7 @@ pub(crate) struct ToolItem {
     /// The item that auth decides on, by the name that the service gives it.
     pub(crate) item: auth::CatalogItem,
     pub(crate) target: RpcTarget,
+    pub(crate) caching: CallCaching,
     /// A class by which rate limits may select it, besides its name. May be empty.
     pub(crate) rate_class: String,
     /// Validates arguments against the service's schema, including constraints that clients see
@@ -119,6 +72,7 @@ pub(crate) struct ResourceItem {
     /// The item that auth decides on.
     pub(crate) item: auth::CatalogItem,
     pub(crate) target: RpcTarget,
+    pub(crate) caching: CallCaching,
     pub(crate) mime_type: Option<String>,
 }
 

@@ -13,11 +13,10 @@ use drawbridge_transport::{BalancedChannel, ChannelError, Peers};
 use url::Url;
 
 use crate::{
-    catalog::discovery::{ContractError, load_contract},
-    catalog::{
-        Catalog, CatalogConfig, CatalogLock, LockEnforcer, Namespace, NamespaceError, read_contract,
-    },
+    catalog::{Catalog, CatalogConfig, CatalogLock, LockEnforcer, read_contract},
     config::{Services, lock_path, parse},
+    discovery::{ContractError, load_contract},
+    namespace::{Namespace, NamespaceError},
 };
 
 /// The catalog that an edge would offer.

@@ -7,7 +7,7 @@ use drawbridge_runtime::{GrpcUrl, ParseUrlError};
 use drawbridge_transport::SpiffeId;
 use url::Url;
 
-use crate::catalog::{Namespace, NamespaceError};
+use crate::namespace::{Namespace, NamespaceError};
 
 pub use self::named::{NamedServices, named_services};
 pub(crate) use self::{

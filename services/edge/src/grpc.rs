@@ -6,7 +6,7 @@ pub(crate) mod comments;
 pub(crate) mod schema;
 pub(crate) mod upstream;
 #[cfg(test)]
-pub(crate) use self::schema::properties::generate;
+pub(crate) use self::schema::tests::properties::generate;
 
 const TOOL_RESULT: &str = "drawbridge.mcp.v1.ToolResult";
 

@@ -34,6 +34,7 @@ pub use self::client_address::ForwardedBy;
 use self::client_address::Proxies;
 pub(crate) use self::router::router;
 
+mod anonymous;
 mod client_address;
 mod page;
 mod router;

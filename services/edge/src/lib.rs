@@ -27,8 +27,8 @@ use crate::{
     admission::authorizer::Authorizer,
     admission::{AdmissionState, BodyBudget, ResponseBudget},
     catalog::Catalogs,
-    catalog::discovery::{Discovery, PollIntervals},
     config::{ConfigFile, Reloadable},
+    discovery::{Discovery, PollIntervals},
     ingress::{Ingress, IngressPolicy, router},
     mcp::{McpServer, MethodHandler, Seal, SessionLimits},
     metadata::{Endpoint, ProtectedResource},
@@ -40,29 +40,34 @@ use crate::{
 
 pub use crate::{
     admission::BodyLimits,
-    catalog::discovery::ContractError,
-    catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
+    catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference},
     catalog_preview::{CatalogPreview, LockProposal, PreviewError, preview_catalog},
     config::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
+    discovery::ContractError,
     ingress::ForwardedBy,
     mcp::{SealError, StreamsConfig},
+    namespace::{Namespace, NamespaceError},
     traffic::cache::CacheError,
-    traffic::transform::{Direction, ProgramPrincipal, Trial, TrialError},
+    traffic::transform::{Direction, ProgramPrincipal},
+    transform_trial::{Trial, TrialError},
 };
 
 mod admission;
 mod catalog;
 mod catalog_preview;
 mod config;
+mod discovery;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod grpc;
 mod ingress;
 mod mcp;
 mod metadata;
+mod namespace;
 mod refusal;
 mod sealer;
 mod traffic;
+mod transform_trial;
 
 /// The configuration of the edge.
 #[derive(Clone, Debug, clap::Args)]
@@ -299,8 +304,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let discovery = Discovery::new(Arc::clone(&catalogs), reloadable, call_timeout, intervals)
         .with_peers(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
-    catalog::discovery::start(&builder, config::from_flags(&config.services), file, discovery)
-        .await?;
+    discovery::start(&builder, config::from_flags(&config.services), file, discovery).await?;
 
     let resource = Arc::new(ProtectedResource::new(
         &config.public_url,

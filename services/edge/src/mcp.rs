@@ -44,6 +44,7 @@ pub(crate) use self::{
 mod cache_status;
 mod cached;
 mod call;
+mod capabilities;
 mod config;
 mod content;
 mod errors;

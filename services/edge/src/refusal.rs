@@ -5,7 +5,10 @@ use drawbridge_runtime::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{metadata::Endpoint, traffic::limits::RateLimitStatus};
+use crate::{
+    metadata::Endpoint,
+    traffic::limits::{LimitError, RateLimitStatus},
+};
 
 /// The edge's own JSON-RPC error codes, each derived from its HTTP status.
 const UNAUTHENTICATED: i32 = -32041;
@@ -81,6 +84,15 @@ pub(crate) enum Refusal {
     Overloaded,
     /// The caller has too many unread bytes of earlier responses.
     ResponsesUnread,
+}
+
+impl From<LimitError> for Refusal {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Exceeded(status) => Self::Limited(status),
+            LimitError::Closed(limit) => Self::LimitClosed { limit },
+        }
+    }
 }
 
 impl Refusal {

@@ -54,6 +54,7 @@ impl AdmissionState {
     /// Charges an unauthenticated request to the limits of its address.
     pub(super) async fn charge_address(&self, parts: &Parts) -> Result<(), Refusal> {
         let subject = Subject::Address(client_address(&parts.extensions));
-        self.limits.charge(&subject).await.map(drop)
+        self.limits.charge(&subject).await?;
+        Ok(())
     }
 }

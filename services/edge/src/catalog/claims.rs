@@ -12,9 +12,11 @@ use std::{
 use drawbridge_proto::auth::v1 as auth;
 
 use super::{
-    LockEnforcer, Namespace, PromptItem, ResourceItem, ToolItem, UriTemplate,
+    LockEnforcer, PromptItem, ResourceItem, ToolItem, UriTemplate,
+    claimant::Claimant,
     lock_enforcer::{LockItem, LockVerdict, LockViolation},
 };
+use crate::namespace::Namespace;
 
 mod names;
 #[cfg(test)]
@@ -22,19 +24,6 @@ mod tests;
 
 pub(crate) use self::names::NameKind;
 use self::names::{has_prefix, owner_of_name, owner_of_uri};
-
-/// An RPC of a tool service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Claimant {
-    pub(crate) service: String,
-    pub(crate) rpc: String,
-}
-
-impl From<&auth::CatalogItem> for Claimant {
-    fn from(item: &auth::CatalogItem) -> Self {
-        Self { service: item.service.clone(), rpc: item.rpc.clone() }
-    }
-}
 
 /// Why a name belongs to another service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

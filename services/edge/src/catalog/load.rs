@@ -11,11 +11,12 @@ use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem, is_tool_name,
+    CompletionItem, Instructions, ListItem, ServiceCatalog, WatchItem, is_tool_name,
     meta::MetaError, schema_text::SchemaError,
 };
 use crate::{
     grpc::{comments::Comments, schema::TooLarge, upstream::RpcTarget},
+    namespace::Namespace,
     traffic::cache::{CacheRule, CacheRuleError, CacheTagError},
 };
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use similar::TextDiff;
 
-use super::claims::Claimant;
+use super::claimant::Claimant;
 use crate::traffic::guard::is_invisible;
 
 /// The version of the file format.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     CatalogLock, Instructions, PromptItem, ResourceItem, ToolItem, UriTemplate,
-    claims::Claimant,
+    claimant::Claimant,
     lock::{ItemKind, LockEntry, LockKey, diff},
 };
 

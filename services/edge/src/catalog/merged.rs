@@ -12,11 +12,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     CatalogLock, CompletionItem, Instructions, ItemKind, ListItem, LockEnforcer, MetaKeys,
-    NameConflict, Namespace, Overlay, PromptItem, ResourceItem, ServiceCatalog, ToolItem,
-    Variables, WatchItem,
+    NameConflict, Overlay, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables,
+    WatchItem,
     claims::{HeldNames, NameResolver, held_names},
     lock_enforcer::{LockItem as _, LockViolation},
 };
+use crate::namespace::Namespace;
 
 /// The items of all tool services. Immutable: a change makes a new catalog.
 #[derive(Clone, Debug)]

@@ -12,11 +12,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    ItemKind, MetaKeys, Namespace, ResourceItem, ToolItem,
+    ItemKind, MetaKeys, ResourceItem, ToolItem,
     schema_text::{SchemaError, compile},
 };
-use crate::traffic::transform::Transformation;
+use crate::{namespace::Namespace, traffic::transform::Transformation};
 
+pub(crate) use self::config::{ServerEntry, ToolEntry};
+
+mod config;
 mod schema;
 #[cfg(test)]
 mod tests;

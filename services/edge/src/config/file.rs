@@ -14,12 +14,12 @@ use toml::Spanned;
 
 use super::{ServiceSettings, Services};
 use crate::{
-    catalog::{LOCK_BYTES_MAX, LockEnforcer, LockMode, MetaKeys, Namespace, Overlay},
+    catalog::{LOCK_BYTES_MAX, LockEnforcer, LockMode, MetaKeys, Overlay, ServerEntry, ToolEntry},
+    namespace::Namespace,
     traffic::cache::{self, CacheTable},
     traffic::guard::{self, GuardEntry},
     traffic::limits::{LimitEntry, LimitRules, LimitsTable},
     traffic::queue::{ConcurrencyTable, QueueRules},
-    traffic::transform::{self, ServerEntry, ToolEntry},
 };
 
 /// The config file, which an operator may edit while the edge runs.
@@ -180,8 +180,9 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<ParsedConfig,
             }
         };
     }
-    let concurrency = QueueRules::new(text, &content.concurrency, &services)?;
-    let mut overlay = transform::read(text, &content.tool, &content.server, &services)?;
+    let namespaces = services.keys().cloned().collect();
+    let concurrency = QueueRules::new(text, &content.concurrency, &namespaces)?;
+    let mut overlay = Overlay::new(text, &content.tool, &content.server, &namespaces)?;
     overlay.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
     let policy = RuntimePolicy { limits, concurrency, guards, cache };
     Ok(ParsedConfig {

@@ -5,7 +5,7 @@ use drawbridge_transport::SpiffeId;
 use url::Url;
 
 use super::{ServiceAddress, file, from_flags};
-use crate::catalog::Namespace;
+use crate::namespace::Namespace;
 
 /// What flags and a config file name, for a program that starts an edge and reports what it offers.
 #[derive(Clone, Debug, Default)]

@@ -13,11 +13,9 @@ pub(crate) use self::{kind::names as enum_names, well_known::wrapped_kind};
 
 mod kind;
 mod portable;
-#[cfg(test)]
-pub(crate) mod properties;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod well_known;
 
 pub(crate) type SchemaObject = Map<String, Value>;

@@ -21,8 +21,6 @@ use prost_reflect::{
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
-use crate::traffic::cache::{CacheRule, CacheTag};
-
 pub(crate) use self::encoded::EncodedMessage;
 
 mod encoded;
@@ -51,10 +49,6 @@ pub(crate) struct RpcTarget {
     pub(crate) timeout: Duration,
     /// Whether a call may be repeated when it is unknown whether the service carried it out.
     pub(crate) idempotent: bool,
-    /// How results are cached, if they may be.
-    pub(crate) cache: Option<Arc<CacheRule>>,
-    /// The tags of the cached results that a call invalidates.
-    pub(crate) invalidates: Vec<CacheTag>,
 }
 
 /// How the RPC responds. The parts of a response are identified by their message types.
@@ -122,8 +116,6 @@ impl RpcTarget {
             response_kind,
             timeout,
             idempotent: false,
-            cache: None,
-            invalidates: Vec::new(),
         })
     }
 
@@ -145,8 +137,6 @@ impl RpcTarget {
             responses_field: None,
             timeout,
             idempotent: true,
-            cache: None,
-            invalidates: Vec::new(),
         }
     }
 

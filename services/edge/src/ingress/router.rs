@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use axum::{Router, middleware, routing::any};
 
-use super::{IngressPolicy, page};
+use super::{
+    IngressPolicy,
+    anonymous::{AnonymousLimits, limit_anonymous},
+    page,
+};
 use crate::{
     admission::{self, AdmissionState},
     metadata::{Endpoint, Endpoints},
-    traffic::limits::{AnonymousLimits, limit_anonymous},
 };
 
 /// Routes the MCP endpoints to admission, and applies the limits of addresses to public routes.

@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use super::{
     MethodHandler,
     cache_status::CacheStatus,
+    capabilities,
     exchange::Exchange,
     interaction::{self, InputRequests},
     logging,
@@ -26,6 +27,7 @@ use crate::{
     admission::{Admission, Call},
     grpc::upstream::{CallEvent, EncodedMessage, RpcTarget},
     refusal::Refusal,
+    traffic::cache::CallCaching,
     traffic::queue::{Busy, Permit},
 };
 
@@ -93,10 +95,17 @@ pub(super) struct CallRunner<'a> {
     pub(super) admission: &'a Admission,
     pub(super) exchange: &'a Exchange,
     pub(super) target: &'a RpcTarget,
+    /// Absent: a call neither reads nor changes the cache.
+    pub(super) caching: Option<&'a CallCaching>,
     pub(super) call: &'a Call,
 }
 
-impl CallRunner<'_> {
+impl<'a> CallRunner<'a> {
+    /// The same call, which reads and changes the cache.
+    pub(super) fn with_caching(self, caching: &'a CallCaching) -> Self {
+        Self { caching: Some(caching), ..self }
+    }
+
     /// Calls until there is a result, or the client cancels.
     pub(super) async fn run(&self, input: ClientInput) -> Result<CallOutcome, CallFailure> {
         let running = async {
@@ -135,7 +144,7 @@ impl CallRunner<'_> {
         let client = &self.exchange.client;
         let mut responses = self.open_input(input)?;
         // A result that depends on the client's input is not cached.
-        let mut rule = self.target.cache.as_ref();
+        let mut rule = self.caching.and_then(|caching| caching.rule.as_ref());
         rule = rule.filter(|_| responses.responses.is_empty() && responses.state.is_empty());
         let mut first = self.call.token.clone();
         for _ in 0..ROUNDS_MAX {
@@ -160,7 +169,7 @@ impl CallRunner<'_> {
                 }
             };
             let is_stateless = self.exchange.is_stateless();
-            match interaction::missing_capabilities(&required, client) {
+            match capabilities::missing_capabilities(&required, client) {
                 Some(missing) if is_stateless => {
                     return Err(ErrorData::missing_required_client_capability(missing).into());
                 }
@@ -261,10 +270,11 @@ impl CallRunner<'_> {
         token: &SecretString,
         message: &EncodedMessage,
     ) -> Result<RoundOutcome, CallFailure> {
-        if self.target.invalidates.is_empty() {
+        let tags = self.caching.map_or(&[][..], |caching| &caching.invalidates);
+        if tags.is_empty() {
             return self.call_with_retry(token, message).await;
         }
-        let write = self.handler.cache.begin_write(&self.target.invalidates, self.target.timeout);
+        let write = self.handler.cache.begin_write(tags, self.target.timeout);
         let outcome = self.call_with_retry(token, message).await;
         match &outcome {
             Err(CallFailure::Busy(_)) => write.cancel(),

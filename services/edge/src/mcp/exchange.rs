@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    capabilities,
     events::EventStream,
-    interaction,
     revision::{ProtocolRevision, meta},
     session::Session,
     wire,
@@ -53,10 +53,10 @@ impl Exchange {
     ) -> Self {
         let meta = meta(params);
         let client: Option<ClientCapabilities> = meta.client_capabilities();
-        let client = interaction::client_capabilities(client.as_ref());
+        let client = capabilities::client_capabilities(client.as_ref());
         let client = match revision {
             ProtocolRevision::Stateless => client,
-            _ => interaction::without_streams(client, revision),
+            _ => capabilities::without_streams(client, revision),
         };
         let level = match revision {
             // A stateless request without a level receives no log messages (SEP-2575).
@@ -87,7 +87,7 @@ impl Exchange {
         let (revision, progress) = (session.revision, meta(params).get_progress_token());
         let client = session.client();
         let client =
-            if accepts_streams { client } else { interaction::without_streams(client, revision) };
+            if accepts_streams { client } else { capabilities::without_streams(client, revision) };
         Self {
             revision,
             client,

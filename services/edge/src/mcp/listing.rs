@@ -64,7 +64,8 @@ impl ResourceLister<'_> {
 
     async fn call(&self, list: &ListItem, call: &Call) -> Option<WireMessage> {
         let Self { handler, admission, exchange } = *self;
-        let runner = CallRunner { handler, admission, exchange, target: &list.target, call };
+        let runner =
+            CallRunner { handler, admission, exchange, target: &list.target, caching: None, call };
         match runner.run(ClientInput::default()).await {
             Ok(CallOutcome::Result(message, _)) => return Some(message),
             Err(CallFailure::Status(status)) => log_failure(admission, &status),

@@ -54,7 +54,8 @@ pub(super) async fn call_tool(
     };
     let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
     let mut cache_status = None;
-    let result = match runner(handler, admission, exchange, &tool.target, call).run(input).await {
+    let runner = runner(handler, admission, exchange, &tool.target, call);
+    let result = match runner.with_caching(&tool.caching).run(input).await {
         Ok(CallOutcome::InputRequired(result)) => return Ok(result.into()),
         Ok(CallOutcome::InputUnsupported) => {
             error_result("this tool needs input from the client, which does not support it")
@@ -134,7 +135,8 @@ pub(super) async fn read_resource(
         return Err(unknown_resource(uri, admission));
     };
     let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
-    match runner(handler, admission, exchange, &resource.target, call).run(input).await {
+    let runner = runner(handler, admission, exchange, &resource.target, call);
+    match runner.with_caching(&resource.caching).run(input).await {
         Ok(CallOutcome::InputRequired(result)) => Ok(result.into()),
         Ok(CallOutcome::InputUnsupported) => Err(input_unsupported(admission)),
         Ok(CallOutcome::Result(message, status)) => {
@@ -241,5 +243,5 @@ fn runner<'a>(
     target: &'a RpcTarget,
     call: &'a Call,
 ) -> CallRunner<'a> {
-    CallRunner { handler, admission, exchange, target, call }
+    CallRunner { handler, admission, exchange, target, caching: None, call }
 }

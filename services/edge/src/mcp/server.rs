@@ -20,12 +20,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument as _;
 
 use super::{
-    MethodHandler,
+    MethodHandler, capabilities,
     config::StreamsConfig,
     errors::{invalid_params, unknown_method, with_request},
     events::{BufferLimits, EventReader, EventStream, ResponseStart},
     exchange::Exchange,
-    interaction,
     listen::{Subscription, notify_sessions},
     replicas::ReplicaBus,
     revision::{self, ProtocolRevision},
@@ -254,7 +253,8 @@ impl McpServer {
             return Ok(wire::json_response(StatusCode::OK, error));
         };
         let revision = ProtocolRevision::negotiate(requested);
-        let state = SessionState::new(revision, &interaction::client_capabilities(client.as_ref()));
+        let state =
+            SessionState::new(revision, &capabilities::client_capabilities(client.as_ref()));
         let (principal, resource) = (&admission.grant.principal, admission.reauthorizer.resource());
         let id = self.sessions.open(principal, resource, state).await?;
         let mut info = server_info(&admission.plan);

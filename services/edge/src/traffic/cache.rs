@@ -32,7 +32,7 @@ use crate::sealer::Sealer;
 
 pub(crate) use self::{
     config::{CacheSettings, CacheTable},
-    rule::{CacheRule, CacheRuleError, CacheTag, CacheTagError, SharingScope},
+    rule::{CacheRule, CacheRuleError, CacheTag, CacheTagError, CallCaching, SharingScope},
     tags::PendingWrite,
 };
 

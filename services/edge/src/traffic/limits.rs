@@ -15,10 +15,9 @@ use self::{
     local::LocalBuckets,
     shared::SharedBuckets,
 };
-use crate::refusal::Refusal;
 
 pub(crate) use self::{
-    address::{AnonymousLimits, ClientAddress, client_address, limit_anonymous},
+    address::{ClientAddress, client_address},
     config::{LimitEntry, LimitRules, LimitsTable},
     limit::{CalledTool, Subject, network_prefix},
     status::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitStatus},
@@ -37,6 +36,17 @@ pub(crate) struct RateLimiter {
     rules: ArcSwap<LimitRules>,
     local: LocalBuckets,
     shared: Option<Arc<SharedBuckets>>,
+}
+
+/// Why the limits reject a request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LimitError {
+    /// A limit is exceeded.
+    #[error("the rate limit {} is exceeded", .0.limit())]
+    Exceeded(RateLimitStatus),
+    /// The limit of this name rejects all requests while Redis is unavailable.
+    #[error("the rate limit {0} cannot be checked")]
+    Closed(String),
 }
 
 impl RateLimiter {
@@ -66,10 +76,13 @@ impl RateLimiter {
     }
 
     /// Charges a request. Returns the status of the caller's own limit with the least remaining.
+    ///
+    /// # Errors
+    /// When a limit rejects the request.
     pub(crate) async fn charge(
         &self,
         subject: &Subject<'_>,
-    ) -> Result<Option<RateLimitStatus>, Refusal> {
+    ) -> Result<Option<RateLimitStatus>, LimitError> {
         let (charges, timeout) = {
             let rules = self.rules.load();
             (rules.charges(subject), rules.redis_timeout)
@@ -87,9 +100,9 @@ impl RateLimiter {
         evaluate(&charges, &buckets)
     }
 
-    fn charge_without_redis(&self, charges: &[Charge]) -> Result<Vec<BucketStatus>, Refusal> {
+    fn charge_without_redis(&self, charges: &[Charge]) -> Result<Vec<BucketStatus>, LimitError> {
         match charges.iter().find(|charge| charge.limit.without_redis == WithoutRedis::Closed) {
-            Some(charge) => Err(Refusal::LimitClosed { limit: charge.limit.name.clone() }),
+            Some(charge) => Err(LimitError::Closed(charge.limit.name.clone())),
             None => Ok(self.local.take(charges)),
         }
     }
@@ -98,7 +111,7 @@ impl RateLimiter {
 fn evaluate(
     charges: &[Charge],
     buckets: &[BucketStatus],
-) -> Result<Option<RateLimitStatus>, Refusal> {
+) -> Result<Option<RateLimitStatus>, LimitError> {
     let both = || charges.iter().zip(buckets);
     let mut longest: Option<(&Charge, &BucketStatus)> = None;
     for (charge, bucket) in both().filter(|(_, bucket)| bucket.wait_micros > 0) {
@@ -109,7 +122,7 @@ fn evaluate(
         }
     }
     if let Some((charge, bucket)) = longest {
-        return Err(Refusal::Limited(RateLimitStatus::rejected(charge, bucket)));
+        return Err(LimitError::Exceeded(RateLimitStatus::rejected(charge, bucket)));
     }
     let own = both().filter(|(charge, _)| charge.limit.is_own());
     Ok(own

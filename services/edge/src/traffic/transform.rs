@@ -12,17 +12,14 @@ use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::workers::Workers;
-
-pub use self::trial::{Trial, TrialError};
 pub(crate) use self::{
-    config::{ServerEntry, ToolEntry, read},
+    config::TransformationSettings,
     jq::{Program, ProgramError},
+    workers::Workers,
 };
 
 mod config;
 mod jq;
-mod trial;
 mod workers;
 
 /// The direction of a message.
@@ -138,6 +135,41 @@ impl Transformation {
         let mut transformed = result;
         (transformed.content, transformed.structured_content) = (content, Some(changed));
         Ok(transformed)
+    }
+
+    /// Transforms a sample on the calling thread. `None`: there is no transformation in this
+    /// direction.
+    ///
+    /// # Errors
+    /// When the program fails.
+    pub(crate) fn run_on_thread(
+        &self,
+        direction: Direction,
+        sample: &JsonObject,
+        principal: &ProgramPrincipal,
+    ) -> Result<Option<Value>, ProgramError> {
+        let principal = serde_json::to_value(principal).unwrap_or_default();
+        match direction {
+            Direction::Request => {
+                let arguments = self.with_values(sample);
+                if self.request.is_none() && arguments == *sample {
+                    return Ok(None);
+                }
+                let arguments = Value::Object(arguments);
+                let Some(program) = &self.request else { return Ok(Some(arguments)) };
+                let changed = program.run_on_thread(&arguments, &principal);
+                changed.and_then(require_object).map(Some)
+            }
+            Direction::Response => {
+                let Some(program) = &self.response else { return Ok(None) };
+                let changed = program.run_on_thread(&Value::Object(sample.clone()), &principal);
+                let changed = changed.and_then(require_object)?;
+                if let Some(output) = &self.output {
+                    check_output(output, &changed)?;
+                }
+                Ok(Some(changed))
+            }
+        }
     }
 
     async fn run(

@@ -7,10 +7,9 @@ use prost_reflect::DescriptorPool;
 
 use super::NameKind;
 use crate::{
-    catalog::{
-        Catalog, CatalogConfig, CatalogLock, LockEnforcer, LockMode, Namespace, read_contract,
-    },
+    catalog::{Catalog, CatalogConfig, CatalogLock, LockEnforcer, LockMode, read_contract},
     config::{Services, parse},
+    namespace::Namespace,
 };
 
 /// A contract with one service whose methods have these options.

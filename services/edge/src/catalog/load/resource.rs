@@ -5,7 +5,10 @@ use prost_reflect::{Kind, MethodDescriptor};
 use rmcp::model::{Resource, ResourceTemplate};
 
 use super::{ContractReader, ItemError, URI_TEMPLATES_BYTES_MAX};
-use crate::catalog::{ResourceItem, ShownResource, meta, uri::UriTemplate};
+use crate::{
+    catalog::{ResourceItem, ShownResource, meta, uri::UriTemplate},
+    traffic::cache::CallCaching,
+};
 
 impl ContractReader<'_> {
     pub(super) fn resource(
@@ -16,7 +19,8 @@ impl ContractReader<'_> {
     ) -> Result<ResourceItem, ItemError> {
         let mut target = self.target(method, None)?;
         target.idempotent = true;
-        target.cache = self.cache_rule(&name, &target, options.cache.as_ref(), false);
+        let rule = self.cache_rule(&name, &target, options.cache.as_ref(), false);
+        let caching = CallCaching { rule, invalidates: Vec::new() };
         let uri = UriTemplate::parse(&options.uri_template)?;
         if uri.variables().next().is_some() {
             self.templates_bytes += uri.as_str().len();
@@ -48,6 +52,6 @@ impl ContractReader<'_> {
             ShownResource::Fixed(resource)
         };
         let item = self.item(name, &target, options.scopes);
-        Ok(ResourceItem { shown, uri, item, target, mime_type })
+        Ok(ResourceItem { shown, uri, item, target, caching, mime_type })
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         schema::{Purpose, object_schema},
         upstream::RpcTarget,
     },
-    traffic::cache::CacheTag,
+    traffic::cache::{CacheTag, CallCaching},
 };
 
 impl ContractReader<'_> {
@@ -33,8 +33,10 @@ impl ContractReader<'_> {
         let hints = EffectiveHints::from_options(&options);
         target.idempotent = hints.read_only || hints.idempotent;
         let is_write = !(hints.read_only && hints.idempotent && options.invalidates.is_empty());
-        target.cache = self.cache_rule(&name, &target, options.cache.as_ref(), is_write);
-        target.invalidates = CacheTag::all(self.namespace.as_str(), &options.invalidates)?;
+        let caching = CallCaching {
+            rule: self.cache_rule(&name, &target, options.cache.as_ref(), is_write),
+            invalidates: CacheTag::all(self.namespace.as_str(), &options.invalidates)?,
+        };
         let (input, arguments) = self.input(method, &options.input_schema)?;
         let output = self.output(&target, &options.output_schema)?;
         let meta = meta::of_tool(&options)?;
@@ -50,6 +52,7 @@ impl ContractReader<'_> {
             tool,
             item,
             target,
+            caching,
             rate_class: options.rate_class,
             arguments: Arc::new(arguments),
             shown_arguments: None,

@@ -11,9 +11,10 @@ use prost_reflect::{
 };
 use serde_json::{Value, json};
 
-use self::values::{constraints, merge};
+use self::{keywords::merge, values::constraints};
 use super::{Group, SchemaObject, into_object};
 
+mod keywords;
 mod strings;
 #[cfg(test)]
 mod tests;

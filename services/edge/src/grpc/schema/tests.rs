@@ -1,9 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::catalog::{compile, testdata};
+use crate::catalog::{schema_text::compile, testdata};
 
 mod clients;
+pub(crate) mod properties;
 
 fn schema(message: &MessageDescriptor, purpose: Purpose) -> Value {
     Value::Object(object_schema(message, purpose, &mut Comments::default()).unwrap())

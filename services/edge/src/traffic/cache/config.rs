@@ -74,12 +74,18 @@ impl CacheSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Services, parse};
+
+    #[derive(Deserialize)]
+    struct CacheTables {
+        #[serde(default)]
+        cache: CacheTable,
+    }
 
     fn read(text: &str) -> Result<CacheSettings, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new())
-            .map(|config| config.policy.cache)
+        let tables = text.parse::<CacheTables>();
+        tables
+            .and_then(|tables| CacheSettings::new(&text, &tables.cache))
             .map_err(|error| error.to_string())
     }
 

@@ -21,6 +21,15 @@ pub(crate) struct CacheRule {
     pub(super) tags: Vec<CacheTag>,
 }
 
+/// How calls of one RPC read and change the cache.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallCaching {
+    /// How results are cached, if they may be.
+    pub(crate) rule: Option<Arc<CacheRule>>,
+    /// The tags of the cached results that a call invalidates.
+    pub(crate) invalidates: Vec<CacheTag>,
+}
+
 /// Who shares a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SharingScope {

@@ -169,12 +169,18 @@ fn redactor(text: &ConfigText, entry: &GuardEntry) -> Result<Redactor, ConfigTex
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Services, parse};
+
+    #[derive(Deserialize)]
+    struct GuardTables {
+        #[serde(default)]
+        guard: Vec<GuardEntry>,
+    }
 
     fn read(text: &str) -> Result<GuardRules, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new())
-            .map(|config| config.policy.guards)
+        let tables = text.parse::<GuardTables>();
+        tables
+            .and_then(|tables| GuardRules::new(&text, &tables.guard))
             .map_err(|error| error.to_string())
     }
 

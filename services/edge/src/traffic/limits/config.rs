@@ -162,12 +162,20 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{Services, parse};
+
+    #[derive(Deserialize)]
+    struct LimitTables {
+        #[serde(default)]
+        limits: LimitsTable,
+        #[serde(default)]
+        limit: Vec<LimitEntry>,
+    }
 
     fn read(text: &str) -> Result<LimitRules, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new())
-            .map(|config| config.policy.limits)
+        let tables = text.parse::<LimitTables>();
+        tables
+            .and_then(|tables| LimitRules::new(&text, &tables.limits, &tables.limit))
             .map_err(|error| error.to_string())
     }
 

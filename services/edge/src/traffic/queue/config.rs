@@ -1,12 +1,15 @@
 //! The concurrency limits of the config file.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use drawbridge_runtime::{ConfigText, ConfigTextError};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::Services;
+use crate::namespace::Namespace;
 
 /// The largest value of any limit.
 const MAX: u64 = 100_000;
@@ -68,11 +71,11 @@ impl Default for QueueRules {
 }
 
 impl QueueRules {
-    /// Reads the table of this text. It may name only these services.
+    /// Reads the table of this text. It may name only services of these namespaces.
     pub(crate) fn new(
         text: &ConfigText,
         table: &ConcurrencyTable,
-        services: &Services,
+        services: &BTreeSet<Namespace>,
     ) -> Result<Self, ConfigTextError> {
         let defaults = Self::default();
         let count = |given: &Option<Spanned<u64>>, name, default: usize| {
@@ -81,7 +84,7 @@ impl QueueRules {
         };
         let mut of_services = BTreeMap::new();
         for (namespace, calls) in &table.service {
-            if !services.contains_key(namespace.as_str()) {
+            if !services.contains(namespace.as_str()) {
                 let problem = format!("no service has the namespace {namespace:?}");
                 return Err(text.error_at(calls.span().start, problem));
             }
@@ -133,13 +136,19 @@ impl QueueRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{from_flags, parse};
+
+    #[derive(Deserialize)]
+    struct QueueTables {
+        #[serde(default)]
+        concurrency: ConcurrencyTable,
+    }
 
     fn read(text: &str) -> Result<QueueRules, String> {
-        let flags = from_flags(&["code=http://127.0.0.1:1".parse().unwrap()]);
+        let services = ["code".parse().unwrap()].into();
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &flags)
-            .map(|config| config.policy.concurrency)
+        let tables = text.parse::<QueueTables>();
+        tables
+            .and_then(|tables| QueueRules::new(&text, &tables.concurrency, &services))
             .map_err(|error| error.to_string())
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     flag, get,
-    values::{add, exact_values},
+    keywords::{add, exact_values},
 };
 use crate::grpc::schema::SchemaObject;
 

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::{compile, testdata},
+    catalog::{schema_text::compile, testdata},
     grpc::{
         comments::Comments,
         schema::{Purpose, object_schema},

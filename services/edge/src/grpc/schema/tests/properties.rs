@@ -16,10 +16,12 @@ use self::{
     generate::Tape,
     instances::{instance, mutate},
 };
-use super::{Detail, Purpose, SchemaObject, write};
 use crate::{
-    catalog::{arguments::normalize::normalize, compile, testdata},
-    grpc::comments::Comments,
+    catalog::{arguments::normalize::normalize, schema_text::compile, testdata},
+    grpc::{
+        comments::Comments,
+        schema::{Detail, Purpose, SchemaObject, write},
+    },
 };
 
 pub(crate) mod generate;

@@ -17,8 +17,9 @@ use tokio_util::task::AbortOnDropHandle;
 use self::service::ServiceWatcher;
 use crate::{
     StartError,
-    catalog::{CatalogConfig, Catalogs, LockEnforcer, Namespace, Overlay},
+    catalog::{CatalogConfig, Catalogs, LockEnforcer, Overlay},
     config::{ConfigFile, ConfigSources, ParsedConfig, Reloadable, ServiceSettings, Services},
+    namespace::Namespace,
 };
 
 pub use self::service::ContractError;

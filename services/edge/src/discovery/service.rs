@@ -12,8 +12,9 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{PollIntervals, health::HealthWatcher};
 use crate::{
-    catalog::{Catalogs, Namespace, contract_hash, read_contract},
+    catalog::{Catalogs, contract_hash, read_contract},
     config::ServiceSettings,
+    namespace::Namespace,
 };
 
 const REFLECTION_TIMEOUT: Duration = Duration::from_secs(5);

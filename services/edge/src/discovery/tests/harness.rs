@@ -21,9 +21,9 @@ use tonic_health::{
 };
 
 use crate::{
-    catalog::discovery::{Discovery, PollIntervals},
     catalog::{Catalog, Catalogs},
     config::{ConfigFile, Reloadable, Services, from_flags},
+    discovery::{Discovery, PollIntervals},
     traffic::cache::Cache,
     traffic::limits::RateLimiter,
 };
@@ -179,7 +179,7 @@ impl TestEdge {
         let discovery =
             Discovery::new(Arc::clone(&catalogs), reloadable, Duration::from_secs(30), intervals);
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
-        crate::catalog::discovery::start(&builder, flags, file, discovery).await.unwrap();
+        crate::discovery::start(&builder, flags, file, discovery).await.unwrap();
         Self { catalogs, builder }
     }
 

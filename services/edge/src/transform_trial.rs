@@ -5,10 +5,10 @@ use std::path::Path;
 use drawbridge_runtime::{ConfigText, ConfigTextError};
 use serde_json::Value;
 
-use super::{Direction, ProgramError, ProgramPrincipal, check_output, require_object};
 use crate::{
     catalog::Overlay,
     config::{Services, parse},
+    traffic::transform::{Direction, ProgramPrincipal},
 };
 
 /// Why a transformation cannot be tried.
@@ -71,40 +71,13 @@ impl Trial {
         principal: &ProgramPrincipal,
     ) -> Result<Value, TrialError> {
         let overlay = self.0.tool(tool).ok_or_else(|| TrialError::Tool(tool.to_owned()))?;
-        let no_transformation =
-            || TrialError::NoTransformation { tool: tool.to_owned(), direction };
         let sample = sample.as_object().ok_or(TrialError::Sample)?;
-        let failed = |error: ProgramError| TrialError::Failed {
+        let transformed = overlay.transformation.run_on_thread(direction, sample, principal);
+        let transformed = transformed.map_err(|error| TrialError::Failed {
             tool: tool.to_owned(),
             direction,
             problem: error.to_string(),
-        };
-        let transformation = &overlay.transformation;
-        let principal = serde_json::to_value(principal).unwrap_or_default();
-        match direction {
-            Direction::Request => {
-                let arguments = transformation.with_values(sample);
-                if transformation.request.is_none() && arguments == *sample {
-                    return Err(no_transformation());
-                }
-                let arguments = Value::Object(arguments);
-                let Some(program) = &transformation.request else { return Ok(arguments) };
-                program
-                    .run_on_thread(&arguments, &principal)
-                    .and_then(require_object)
-                    .map_err(failed)
-            }
-            Direction::Response => {
-                let program = transformation.response.as_ref().ok_or_else(no_transformation)?;
-                let changed = program
-                    .run_on_thread(&Value::Object(sample.clone()), &principal)
-                    .and_then(require_object);
-                let changed = changed.map_err(failed)?;
-                if let Some(output) = &transformation.output {
-                    check_output(output, &changed).map_err(failed)?;
-                }
-                Ok(changed)
-            }
-        }
+        })?;
+        transformed.ok_or_else(|| TrialError::NoTransformation { tool: tool.to_owned(), direction })
     }
 }
