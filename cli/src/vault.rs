@@ -22,8 +22,8 @@ pub enum VaultCommand {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-drawbridge vault bootstrap --vault-url http://127.0.0.1:8200 \\
---setup deploy/vault/setup.toml --dry-run
+  drawbridge vault bootstrap --vault-url http://127.0.0.1:8200 \\
+    --setup deploy/vault/setup.toml --dry-run
 
 The plan has one line per item: `+` create, `~` update, `=` unchanged, `!` to add to the server's \
 config, the only place from which OpenBao takes its audit devices.")]

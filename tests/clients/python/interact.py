@@ -21,7 +21,7 @@ SLOW = "test_slow_work"
 
 
 class User:
-"""Answers every input request, and records it."""
+    """Answers every input request, and records it."""
 
     def __init__(self):
         self.requests = []

@@ -78,7 +78,7 @@ class Digests(grpc.ServerInterceptor):
 
 
 class AllowedPeer(grpc.ServerInterceptor):
-"""Accepts one service among those with trusted certificates, for reflection too."""
+    """Accepts one service among those with trusted certificates, for reflection too."""
 
     def __init__(self, allowed):
         self.allowed = allowed.encode()

@@ -351,7 +351,9 @@ fn messages_name_only_options_of_their_binary() {
         let own: BTreeSet<_> =
             command.get_arguments().filter_map(|argument| argument.get_long()).collect();
         let mut files = Vec::new();
-        sources(&Path::new(REPOSITORY).join("services").join(service).join("src"), &mut files);
+        let folder = ["services", "services/tools"]
+            .map(|folder| Path::new(REPOSITORY).join(folder).join(service).join("src"));
+        sources(folder.iter().find(|folder| folder.exists()).expect("its folder"), &mut files);
         for file in files {
             let code = fs::read_to_string(&file).expect("a file");
             let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -367,7 +369,7 @@ fn messages_name_only_options_of_their_binary() {
         }
     }
     let mut files = Vec::new();
-    sources(&Path::new(REPOSITORY).join("sdk/src"), &mut files);
+    sources(&Path::new(REPOSITORY).join("sdk"), &mut files);
     for file in files {
         let code = fs::read_to_string(&file).expect("a file");
         for line in code.lines().filter(|line| line.trim_start().starts_with("#[error(")) {
