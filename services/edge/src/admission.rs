@@ -20,41 +20,28 @@ use serde_json::Value;
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    admission::authorizer::{Authorizer, Grant, Reauthorizer},
+    admitted::{Accepts, Admission, Kind, Message, OTHER, Plan},
+    authorizer::{Authorizer, Reauthorizer},
+    budget::{BodyBudget, ResponseBudget, discard},
     catalog::Catalogs,
     mcp::McpServer,
     metadata::{Endpoint, ProtectedResource},
     refusal::Refusal,
     traffic::limits::{RateLimitStatus, RateLimiter, client_address},
-    traffic::queue::{AdmissionController, CallerHash, RequestPermit, TokenBearer},
+    traffic::queue::{AdmissionController, CallerHash, TokenBearer},
 };
 
 use self::{
-    body::{BodyPermit, discard},
-    headers::{Accepts, accept, bearer_token, check_headers},
+    headers::{accept, bearer_token, check_headers},
+    params::ParamsLimits,
     telemetry::{record_duration, request_span},
 };
 
-pub use self::body::BodyLimits;
-pub(crate) use self::{
-    body::BodyBudget,
-    cursor::{Cursor, PAGE_ITEMS_MAX},
-    message::{ID_BYTES_MAX, Kind, Message},
-    params::truncate,
-    plan::{Call, Plan, ResourceWatch, ServiceLists, read_operation},
-    response_budget::{CallerBudget, ResponseBudget, UnreadResponse},
-};
-
-pub(crate) mod authorizer;
-mod body;
-mod budget;
 mod charge;
-mod cursor;
 mod headers;
 mod message;
 mod params;
 mod plan;
-mod response_budget;
 mod telemetry;
 
 /// The longest that one request may take, even if its tool reports progress.
@@ -70,24 +57,6 @@ pub(crate) struct AdmissionState {
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) bodies: Arc<BodyBudget>,
     pub(crate) responses: Arc<ResponseBudget>,
-}
-
-/// An admitted request, and what remains to be done for it.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    /// The method, or `other`.
-    pub(crate) method: &'static str,
-    pub(crate) context: CallContext,
-    pub(crate) grant: Grant,
-    /// Asks auth again while the request continues.
-    pub(crate) reauthorizer: Reauthorizer,
-    pub(crate) plan: Plan,
-    pub(crate) accepts: Accepts,
-    /// The memory budget of its response.
-    pub(crate) budget: CallerBudget,
-    pub(crate) span: Span,
-    /// Absent for a stream that only listens: it does not count as in progress.
-    _permits: Option<(RequestPermit, BodyPermit)>,
 }
 
 /// Admits a request and handles it, or rejects it.
@@ -218,7 +187,7 @@ impl AdmissionState {
             self.responses.admit(principal).await.map_err(rejection)?;
         }
         Ok(Admission {
-            method: message::OTHER,
+            method: OTHER,
             context: context.clone(),
             grant: allowed.grant(),
             reauthorizer: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
@@ -303,7 +272,7 @@ impl AdmissionState {
         }
         let queued = self.controller.acquire(&bearer, client_address(&parts.extensions)).await;
         let request_permit = queued.map_err(|_| rejection(Refusal::Overloaded))?;
-        let limits = self.bodies.params_limits();
+        let limits = ParamsLimits::from(self.bodies.limits());
         let read = read.and_then(|(body, mut permit)| {
             let accepts = check_headers(parts)?;
             Ok((Message::parse(&body, limits, &mut permit)?, permit, accepts))

@@ -24,7 +24,8 @@ use url::{Origin, Url};
 
 use crate::{
     Config, StartError,
-    admission::{self, AdmissionState, announce_close, truncate},
+    admission::{self, AdmissionState, announce_close},
+    admitted::truncate,
     metadata::Endpoint,
     refusal::Refusal,
     traffic::limits::{RATE_LIMIT, RATE_LIMIT_POLICY},

@@ -24,8 +24,9 @@ use tower::service_fn;
 use url::Url;
 
 use crate::{
-    admission::authorizer::Authorizer,
-    admission::{AdmissionState, BodyBudget, ResponseBudget},
+    admission::AdmissionState,
+    authorizer::Authorizer,
+    budget::{BodyBudget, ResponseBudget},
     catalog::Catalogs,
     config::{ConfigFile, Reloadable},
     discovery::{Discovery, PollIntervals},
@@ -39,7 +40,7 @@ use crate::{
 };
 
 pub use crate::{
-    admission::BodyLimits,
+    budget::BodyLimits,
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference},
     catalog_preview::{CatalogPreview, LockProposal, PreviewError, preview_catalog},
     config::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
@@ -53,6 +54,9 @@ pub use crate::{
 };
 
 mod admission;
+mod admitted;
+mod authorizer;
+mod budget;
 mod catalog;
 mod catalog_preview;
 mod config;

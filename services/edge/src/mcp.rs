@@ -20,7 +20,7 @@ use rmcp::{
 use serde_json::Value;
 
 use crate::{
-    admission::{Admission, Message, Plan},
+    admitted::{Admission, Message, Plan},
     catalog::Catalogs,
     traffic::cache::Cache,
     traffic::guard::Guards,

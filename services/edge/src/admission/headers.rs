@@ -1,40 +1,12 @@
 //! The request headers that admission reads.
 
-use std::time::Duration;
-
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 use secrecy::SecretString;
 
-use crate::refusal::Refusal;
+use crate::{admitted::Accepts, refusal::Refusal};
 
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
-
-/// The kinds of response that a client accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Accepts {
-    /// Only a single JSON message.
-    Json,
-    /// Only an event stream.
-    Stream,
-    Both,
-}
-
-impl Accepts {
-    /// Whether the client accepts events before the response.
-    pub(crate) fn allows_stream(self) -> bool {
-        self != Self::Json
-    }
-
-    /// After how long without a response a stream is opened. `None`: never.
-    pub(crate) fn stream_after(self, default: Duration) -> Option<Duration> {
-        match self {
-            Self::Json => None,
-            Self::Stream => Some(Duration::ZERO),
-            Self::Both => Some(default),
-        }
-    }
-}
 
 /// Checks the Content-Type and Accept headers. Returns what the client accepts.
 pub(super) fn check_headers(parts: &Parts) -> Result<Accepts, Refusal> {

@@ -1,67 +1,19 @@
-//! A JSON-RPC message, as far as admission needs to parse it.
+//! Parses a JSON-RPC message.
 
 use std::borrow::Cow;
 
-use opentelemetry::propagation::Extractor;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 
-use super::{
-    body::BodyPermit,
-    params::{self, ParamsLimits, truncate},
+use super::params::{self, ParamsLimits};
+use crate::{
+    admitted::{ID_BYTES_MAX, Kind, Message},
+    budget::BodyPermit,
+    refusal::Refusal,
 };
-use crate::refusal::Refusal;
 
 /// The longest method name, in bytes: spans and logs contain it.
 const METHOD_BYTES_MAX: usize = 64;
-/// The longest id, in bytes of JSON: responses, spans and logs contain it.
-pub(crate) const ID_BYTES_MAX: usize = 1024;
-
-/// The methods that may be a metric label.
-const METHODS: [&str; 17] = [
-    "completion/complete",
-    "initialize",
-    "logging/setLevel",
-    "notifications/cancelled",
-    "notifications/initialized",
-    "ping",
-    "prompts/get",
-    "prompts/list",
-    "resources/list",
-    "resources/read",
-    "resources/subscribe",
-    "resources/templates/list",
-    "resources/unsubscribe",
-    "server/discover",
-    "subscriptions/listen",
-    "tools/call",
-    "tools/list",
-];
-
-/// The label of every other method.
-pub(crate) const OTHER: &str = "other";
-
-/// The kind of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Request,
-    Notification,
-    /// A client's response to a request of the server.
-    Response,
-}
-
-/// One JSON-RPC 2.0 message. A response has an empty method.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) kind: Kind,
-    /// Null for a notification.
-    pub(crate) id: Value,
-    pub(crate) method: String,
-    pub(crate) params: Value,
-    pub(crate) result: Option<Value>,
-    pub(crate) error: Option<Value>,
-}
-
 // serde rejects a duplicate field, so no two parsers can read a message differently.
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -137,44 +89,6 @@ impl Message {
         let (id, method) = (id.unwrap_or_default(), method.into_owned());
         Ok(Self { kind, id, method, params, result, error })
     }
-
-    /// The tool that a `tools/call` names.
-    pub(crate) fn tool_name(&self) -> Option<&str> {
-        (self.method == "tools/call").then(|| self.params.get("name")?.as_str()).flatten()
-    }
-
-    /// The method if it is one of MCP's, so that no caller can invent a metric label.
-    pub(crate) fn known_method(&self) -> &'static str {
-        METHODS.into_iter().find(|method| *method == self.method).unwrap_or(OTHER)
-    }
-
-    /// `{method} {tool}`, or the method alone.
-    pub(crate) fn span_name(&self) -> String {
-        match self.tool_name() {
-            Some(tool) => format!("{} {}", self.method, truncate(tool)),
-            None => self.known_method().to_owned(),
-        }
-    }
-
-    /// The revision that the request itself names (2026-07-28 and later).
-    pub(crate) fn revision(&self) -> Option<&str> {
-        self.params.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
-    }
-
-    /// Whether `_meta` carries trace context.
-    pub(crate) fn has_trace(&self) -> bool {
-        self.get("traceparent").is_some()
-    }
-}
-
-impl Extractor for Message {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.params.get("_meta")?.get(key)?.as_str()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent", "tracestate"]
-    }
 }
 
 fn read_id(raw: &RawValue) -> Result<Value, Refusal> {
@@ -219,12 +133,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::admission::body::{BodyBudget, BodyLimits};
-    use crate::traffic::queue::CallerHash;
+    use crate::{
+        budget::{BodyBudget, BodyLimits},
+        traffic::queue::CallerHash,
+    };
 
     fn parse(body: &[u8]) -> Result<Message, Refusal> {
         let budget = Arc::new(BodyBudget::new(BodyLimits::default()));
-        Message::parse(body, budget.params_limits(), &mut budget.permit(CallerHash::new(0)))
+        let limits = budget.limits().into();
+        Message::parse(body, limits, &mut budget.permit(CallerHash::new(0)))
     }
 
     fn check(body: &str, reason: &str) {

@@ -7,7 +7,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, value::RawValue};
 
-use super::body::BodyPermit;
+use crate::{
+    admitted::truncate,
+    budget::{BodyLimits, BodyPermit},
+};
 
 /// The memory that one parsed value is charged, in bytes: an array of one element allocates space
 /// for four of them.
@@ -23,6 +26,13 @@ pub(crate) struct ParamsLimits {
     pub(crate) values_max: usize,
     /// Levels of arrays and objects, including `params` itself.
     pub(crate) depth_max: usize,
+}
+
+impl From<&BodyLimits> for ParamsLimits {
+    fn from(limits: &BodyLimits) -> Self {
+        let BodyLimits { params_values_max, params_depth_max, .. } = *limits;
+        Self { values_max: params_values_max, depth_max: params_depth_max.into() }
+    }
 }
 
 /// Parses parameters. Their memory is charged to the permit of their body.
@@ -168,11 +178,3 @@ fn check_text<E: Error>(text: &str) -> Result<(), E> {
     }
     Ok(())
 }
-
-/// The beginning of a caller's text, for logs, spans and errors.
-pub(crate) fn truncate(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
-}
-
-/// How many bytes of a caller's text a log line, span or error contains.
-const TEXT_BYTES_MAX: usize = 128;

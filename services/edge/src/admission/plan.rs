@@ -8,18 +8,15 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{AdmissionState, cursor::Cursor, message::Message};
+use super::AdmissionState;
 use crate::{
-    admission::authorizer::{Allowed, Grant},
-    catalog::{
-        Catalog, CompletionItem, ItemKind, ListItem, PromptItem, ResourceItem, ToolItem, Variables,
-    },
+    admitted::{Call, Message, Plan, operation, operation_on},
+    authorizer::{Allowed, Grant},
+    catalog::{Catalog, CompletionItem, ItemKind, ResourceItem, Variables},
     grpc::upstream::{EncodedMessage, RpcTarget},
     metadata::Endpoint,
     refusal::Refusal,
 };
-
-pub(crate) use self::watch::ResourceWatch;
 
 mod describe;
 mod lists;
@@ -30,85 +27,6 @@ mod watch;
 /// The first revision without sessions, in which `subscriptions/listen` replaces
 /// `resources/subscribe`.
 const STATELESS: &str = "2026-07-28";
-
-/// What remains to be done for an allowed request.
-#[derive(Clone, Debug)]
-pub(crate) enum Plan {
-    /// Anything that needs only an authenticated caller.
-    Connect,
-    /// Describe the server, with the instructions of its services for this caller.
-    Describe {
-        instructions: String,
-        /// Whether a tool of this caller has a UI page (MCP Apps).
-        pages: bool,
-    },
-    /// List these tools.
-    ListTools(Arc<Vec<Arc<ToolItem>>>),
-    /// List these resources, followed by those that services list.
-    ListResources(Arc<Vec<Arc<ResourceItem>>>, Arc<ServiceLists>),
-    /// Call this tool.
-    CallTool(Arc<ToolItem>, Arc<Call>),
-    /// Reply to the model with what is invalid in its arguments for this tool.
-    InvalidArguments(Arc<ToolItem>, String),
-    /// Reply that the arguments for this tool could not be transformed.
-    TransformFailed(Arc<ToolItem>),
-    /// Read this resource.
-    ReadResource(Arc<ResourceItem>, Arc<Call>),
-    /// List these prompts.
-    ListPrompts(Arc<Vec<Arc<PromptItem>>>),
-    /// Get this prompt.
-    GetPrompt(Arc<PromptItem>, Arc<Call>),
-    /// Complete an argument.
-    Complete(Arc<CompletionItem>, Arc<Call>),
-    /// Notify the client of changes of these resources.
-    Watch(Arc<Vec<ResourceWatch>>),
-}
-
-/// The calls that list the resources of services for one page.
-#[derive(Debug, Default)]
-pub(crate) struct ServiceLists {
-    /// They run one after the other until the page is full.
-    pub(crate) lists: Vec<(Arc<ListItem>, Arc<Call>)>,
-    /// Where the next page begins.
-    pub(crate) next: Option<Cursor>,
-}
-
-impl Plan {
-    /// The tool that is called.
-    pub(crate) fn tool(&self) -> Option<&ToolItem> {
-        match self {
-            Self::CallTool(tool, _)
-            | Self::InvalidArguments(tool, _)
-            | Self::TransformFailed(tool) => Some(tool),
-            _ => None,
-        }
-    }
-
-    /// The authorized operation, if it reaches a tool service.
-    pub(crate) fn operation(&self) -> Option<&Arc<auth::Operation>> {
-        match self {
-            Self::CallTool(_, call)
-            | Self::ReadResource(_, call)
-            | Self::GetPrompt(_, call)
-            | Self::Complete(_, call) => Some(&call.operation),
-            _ => None,
-        }
-    }
-}
-
-/// An allowed call: the message as it was authorized, and its transaction token.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) message: EncodedMessage,
-    /// Absent if the decision read the arguments and the client's input may still be added to the
-    /// message: the token names the digest of the sent message, so each round of such a call needs
-    /// its own token.
-    pub(crate) token: Option<Arc<SecretString>>,
-    /// The epoch of the decision.
-    pub(crate) epoch: u64,
-    /// The authorized operation, to reauthorize it while the call continues.
-    pub(crate) operation: Arc<auth::Operation>,
-}
 
 /// Plans a message. An item that is hidden from the caller is treated as an unknown one.
 pub(super) async fn plan_message(
@@ -324,34 +242,5 @@ impl Planner<'_> {
         let token = if has_responses_field { allowed.token().ok() } else { Some(allowed.token()?) };
         let call = Call { message, token, epoch: allowed.epoch, operation: operation.into() };
         Ok((call, allowed.grant()))
-    }
-}
-
-/// The operation of reading this URI. `None`: the URI does not match the template of this resource.
-pub(crate) fn read_operation(resource: &ResourceItem, uri: &str) -> Option<auth::Operation> {
-    let mut message = DynamicMessage::new(resource.target.input());
-    for (name, value) in resource.uri.matches(uri)? {
-        message.set_field_by_name(&name, Field::String(value));
-    }
-    Some(operation_on(Kind::ReadResource, &resource.item, &resource.target, &message))
-}
-
-/// An operation without arguments.
-fn operation(kind: Kind, item: &auth::CatalogItem) -> auth::Operation {
-    auth::Operation { kind: kind.into(), item: Some(item.clone()), ..Default::default() }
-}
-
-/// An operation with the arguments in `message`.
-fn operation_on(
-    kind: Kind,
-    item: &auth::CatalogItem,
-    target: &RpcTarget,
-    message: &DynamicMessage,
-) -> auth::Operation {
-    let text = |json: Value| json.to_string().into_bytes().into();
-    auth::Operation {
-        arguments_json: Some(text(target.policy_form.json(message))),
-        recorded_arguments_json: target.policy_form.redacted_json(message).map(text),
-        ..operation(kind, item)
     }
 }

@@ -7,7 +7,7 @@ use drawbridge_transport::CallContext;
 use http::request::Parts;
 use tracing::{Span, field::Empty};
 
-use super::{message::Message, params::truncate};
+use crate::admitted::{Message, truncate};
 
 /// The span of one MCP request (OpenTelemetry's semantic conventions for MCP). It continues the
 /// trace of `_meta` or, without one, that of the HTTP headers (SEP-414).

@@ -24,7 +24,7 @@ use super::{
     status,
 };
 use crate::{
-    admission::{Admission, Call},
+    admitted::{Admission, Call},
     grpc::upstream::{CallEvent, EncodedMessage, RpcTarget},
     refusal::Refusal,
     traffic::cache::CallCaching,

@@ -13,7 +13,7 @@ use super::{
     status,
 };
 use crate::{
-    admission::Admission, catalog::ToolItem, traffic::queue::Busy, traffic::transform::Direction,
+    admitted::Admission, catalog::ToolItem, traffic::queue::Busy, traffic::transform::Direction,
 };
 
 /// When a client may retry a call that got no permit in time.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::{admission::UnreadResponse, admission::authorizer::Reauthorizer};
+use crate::{authorizer::Reauthorizer, budget::UnreadResponse};
 
 /// How long the events of an ended stream can be resumed, at least.
 pub(super) const RETAINED_FOR: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use super::{
     session::Session,
     wire,
 };
-use crate::admission::authorizer::Reauthorizer;
+use crate::authorizer::Reauthorizer;
 
 /// A request's client.
 #[derive(Debug)]

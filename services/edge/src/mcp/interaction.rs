@@ -24,7 +24,7 @@ use super::{
     json as structs,
     revision::ProtocolRevision,
 };
-use crate::admission::authorizer::Reauthorizer;
+use crate::authorizer::Reauthorizer;
 
 /// `URLElicitationRequiredError` (2025-11-25).
 const URL_ELICITATION_REQUIRED: ErrorCode = ErrorCode(-32042);

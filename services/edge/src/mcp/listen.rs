@@ -17,8 +17,8 @@ use super::{
     wire,
 };
 use crate::{
-    admission::ResourceWatch,
-    admission::authorizer::Reauthorizer,
+    admitted::ResourceWatch,
+    authorizer::Reauthorizer,
     catalog::{CatalogRevision, Catalogs},
 };
 

@@ -11,7 +11,7 @@ use super::{
     exchange::Exchange,
 };
 use crate::{
-    admission::{Admission, Call, Cursor, PAGE_ITEMS_MAX, ServiceLists, read_operation},
+    admitted::{Admission, Call, Cursor, PAGE_ITEMS_MAX, ServiceLists, read_operation},
     catalog::ListItem,
 };
 

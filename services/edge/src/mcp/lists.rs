@@ -19,7 +19,7 @@ use super::{
     page,
 };
 use crate::{
-    admission::{Admission, Cursor, Plan},
+    admitted::{Admission, Cursor, Plan},
     catalog::{ResourceItem, ShownResource},
 };
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::admission::{Cursor, PAGE_ITEMS_MAX};
+use crate::admitted::{Cursor, PAGE_ITEMS_MAX};
 
 /// Selects the requested page of items, in the order of their names, and the cursor of the next.
 /// `None`: the request's cursor is invalid.

@@ -21,7 +21,7 @@ use super::{
     wire::MethodOutcome,
 };
 use crate::{
-    admission::{Admission, Call, Plan},
+    admitted::{Admission, Call, Plan},
     catalog::ToolItem,
     grpc::{has_tool_result, upstream::RpcTarget},
     traffic::transform::Direction,

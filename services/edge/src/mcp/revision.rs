@@ -10,7 +10,7 @@ use rmcp::{
 };
 use serde_json::Value;
 
-use crate::admission::{Kind, Message};
+use crate::admitted::{Kind, Message};
 
 pub(super) const VERSION_HEADER: &str = "mcp-protocol-version";
 const METHOD_HEADER: &str = "mcp-method";

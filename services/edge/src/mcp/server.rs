@@ -35,8 +35,8 @@ use super::{
 };
 use crate::{
     StartError,
-    admission::authorizer::{NO_EPOCH, StreamLease},
-    admission::{Admission, Kind, Message, Plan},
+    admitted::{Admission, Kind, Message, Plan},
+    authorizer::{NO_EPOCH, StreamLease},
     refusal::Refusal,
 };
 

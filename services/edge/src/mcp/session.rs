@@ -24,7 +24,7 @@ use super::{
     logging,
     revision::ProtocolRevision,
 };
-use crate::{admission::authorizer::Reauthorizer, refusal::Refusal};
+use crate::{authorizer::Reauthorizer, refusal::Refusal};
 
 pub(super) use self::{
     id::{SessionId, SlotOwner},

@@ -16,8 +16,8 @@ use super::{
     session::{Session, Slot},
 };
 use crate::{
-    admission::authorizer::StreamLease,
-    admission::{CallerBudget, UnreadResponse},
+    authorizer::StreamLease,
+    budget::{CallerBudget, UnreadResponse},
     refusal::Refusal,
 };
 

@@ -19,8 +19,8 @@ use super::{
     wire,
 };
 use crate::{
-    admission::authorizer::{Reauthorizer, StreamLease},
-    admission::{Admission, ResourceWatch, truncate},
+    admitted::{Admission, ResourceWatch, truncate},
+    authorizer::{Reauthorizer, StreamLease},
     grpc::upstream,
     refusal::Refusal,
 };

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
-use super::{Plan, Planner};
+use super::Planner;
 use crate::{
-    admission::authorizer::Grant,
+    admitted::Plan,
+    authorizer::Grant,
     catalog::{Catalog, Instructions, ItemKind},
     refusal::Refusal,
 };

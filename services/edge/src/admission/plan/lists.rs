@@ -6,10 +6,10 @@ use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
 use serde_json::Value;
 
-use super::{Plan, Planner, ServiceLists, operation};
+use super::Planner;
 use crate::{
-    admission::authorizer::Grant,
-    admission::{Cursor, PAGE_ITEMS_MAX},
+    admitted::{Cursor, PAGE_ITEMS_MAX, Plan, ServiceLists, operation},
+    authorizer::Grant,
     catalog::{Catalog, ItemKind, ResourceItem, ToolItem, has_ui, without_ui},
     refusal::Refusal,
 };

@@ -6,8 +6,13 @@ use drawbridge_proto::auth::v1::operation::Kind;
 use prost_reflect::{DynamicMessage, Value as Field};
 use serde_json::Value;
 
-use super::{Plan, Planner, operation};
-use crate::{admission::authorizer::Grant, catalog::PromptItem, refusal::Refusal};
+use super::Planner;
+use crate::{
+    admitted::{Plan, operation, truncate},
+    authorizer::Grant,
+    catalog::PromptItem,
+    refusal::Refusal,
+};
 
 impl Planner<'_> {
     pub(super) async fn get_prompt(
@@ -45,10 +50,7 @@ fn prompt_arguments(
     let mut message = DynamicMessage::new(prompt.target.input());
     for (name, value) in given {
         if !known.iter().any(|argument| argument.name == *name) {
-            return Err(format!(
-                "the prompt has no argument {:?}",
-                crate::admission::truncate(name)
-            ));
+            return Err(format!("the prompt has no argument {:?}", truncate(name)));
         }
         let text = match value {
             Value::Null => continue,

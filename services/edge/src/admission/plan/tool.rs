@@ -7,9 +7,10 @@ use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 
-use super::{Plan, Planner, operation};
+use super::Planner;
 use crate::{
-    admission::authorizer::{Allowed, Grant},
+    admitted::{Plan, operation},
+    authorizer::{Allowed, Grant},
     catalog::{ToolItem, check_arguments, read_arguments},
     refusal::Refusal,
 };

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use drawbridge_proto::auth::v1::operation::Kind;
 use prost_reflect::{DynamicMessage, Value as Field};
 
-use super::{Call, Plan, Planner, operation_on};
+use super::Planner;
 use crate::{
-    admission::{authorizer::Grant, truncate},
-    catalog::{Catalog, ItemKind, WatchItem},
+    admitted::{Plan, ResourceWatch, operation_on, truncate},
+    authorizer::Grant,
+    catalog::{Catalog, ItemKind},
     refusal::Refusal,
 };
 
@@ -16,14 +17,6 @@ use crate::{
 const WATCHED_URI_BYTES_MAX: usize = 2048;
 /// How many resources one request may watch.
 const WATCHES_MAX: usize = 64;
-
-/// A resource whose changes the caller may watch.
-#[derive(Clone, Debug)]
-pub(crate) struct ResourceWatch {
-    pub(crate) uri: String,
-    pub(crate) item: Arc<WatchItem>,
-    pub(crate) call: Arc<Call>,
-}
 
 impl Planner<'_> {
     /// Watches all of these resources or none: a client that is notified of some would assume that

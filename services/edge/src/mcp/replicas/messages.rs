@@ -7,8 +7,8 @@ use prost::Message as _;
 use serde_json::Value;
 
 use crate::{
-    admission::ID_BYTES_MAX,
-    admission::authorizer::Reauthorizer,
+    admitted::ID_BYTES_MAX,
+    authorizer::Reauthorizer,
     mcp::{
         events::EventReader,
         session::{Session, SessionId, SessionRegistry},

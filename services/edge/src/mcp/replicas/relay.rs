@@ -9,8 +9,8 @@ use super::{
     messages::{EventBatch, NumberedEvent, Payload, decode_operation, encode_operation},
 };
 use crate::{
-    admission::CallerBudget,
-    admission::authorizer::Reauthorizer,
+    authorizer::Reauthorizer,
+    budget::CallerBudget,
     mcp::events::{EventReader, EventStream, ReadOutcome, StreamEvent},
 };
 

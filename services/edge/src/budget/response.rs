@@ -15,7 +15,7 @@ use bytes::Bytes;
 use metrics::gauge;
 use tokio::time::timeout;
 
-use super::budget::Budget;
+use super::Budget;
 use crate::{refusal::Refusal, traffic::queue::CallerHash};
 
 /// Responses up to this size, in bytes, are not counted.
@@ -52,13 +52,13 @@ impl ResponseBudget {
         Self { bytes_max, budget: Budget::default(), bytes: AtomicUsize::new(0) }
     }
 
-    pub(super) fn for_caller(self: &Arc<Self>, caller: CallerHash) -> CallerBudget {
+    pub(crate) fn for_caller(self: &Arc<Self>, caller: CallerHash) -> CallerBudget {
         CallerBudget { responses: Arc::clone(self), caller }
     }
 
     /// Admits a request unless its caller has too many unread bytes: a quarter of the budget or,
     /// once the budget is exhausted, any. A caller without unread responses is always admitted.
-    pub(super) async fn admit(&self, caller: CallerHash) -> Result<(), Refusal> {
+    pub(crate) async fn admit(&self, caller: CallerHash) -> Result<(), Refusal> {
         if self.has_capacity(caller) {
             return Ok(());
         }

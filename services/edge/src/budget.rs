@@ -9,11 +9,20 @@ use tokio::sync::Notify;
 
 use crate::traffic::queue::CallerHash;
 
+pub use self::body::BodyLimits;
+pub(crate) use self::{
+    body::{BodyBudget, BodyPermit, discard},
+    response::{CallerBudget, ResponseBudget, UnreadResponse},
+};
+
+mod body;
+mod response;
+
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+struct Budget {
     used: Mutex<Used>,
     /// Notified when memory was released.
-    pub(super) released: Notify,
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +33,7 @@ struct Used {
 
 impl Budget {
     /// Takes memory if `fits` accepts what would then be taken: in total, and by this caller.
-    pub(super) fn take(
+    fn take(
         &self,
         caller: CallerHash,
         bytes: usize,
@@ -42,7 +51,7 @@ impl Budget {
         true
     }
 
-    pub(super) fn release(&self, caller: CallerHash, bytes: usize) {
+    fn release(&self, caller: CallerHash, bytes: usize) {
         let used = &mut *self.used();
         used.bytes -= bytes;
         if let Some(own) = used.callers.get_mut(&caller) {
@@ -56,7 +65,7 @@ impl Budget {
 
     /// How much is taken in total, and by how many callers.
     #[cfg(test)]
-    pub(super) fn taken(&self) -> (usize, usize) {
+    fn taken(&self) -> (usize, usize) {
         let used = self.used();
         (used.bytes, used.callers.len())
     }

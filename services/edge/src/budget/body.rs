@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{refusal::Refusal, traffic::queue::CallerHash};
 
-use super::{budget::Budget, params::ParamsLimits};
+use super::Budget;
 
 /// How many bytes of an unauthenticated request's body are read and discarded: a client that is
 /// still sending would lose its connection, and with it the response.
@@ -79,18 +79,17 @@ impl BodyBudget {
         Self { limits, budget: Budget::default() }
     }
 
-    pub(super) fn params_limits(&self) -> ParamsLimits {
-        let BodyLimits { params_values_max, params_depth_max, .. } = self.limits;
-        ParamsLimits { values_max: params_values_max, depth_max: params_depth_max.into() }
+    pub(crate) fn limits(&self) -> &BodyLimits {
+        &self.limits
     }
 
     /// The permit of a body before anything of it is read.
-    pub(super) fn permit(self: &Arc<Self>, caller: CallerHash) -> BodyPermit {
+    pub(crate) fn permit(self: &Arc<Self>, caller: CallerHash) -> BodyPermit {
         BodyPermit { budget: Arc::clone(self), caller, bytes: 0 }
     }
 
     /// Reads the body of an authenticated caller, as memory permits.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         self: &Arc<Self>,
         caller: CallerHash,
         mut body: Body,
@@ -136,7 +135,7 @@ impl BodyBudget {
 
 impl BodyPermit {
     /// Takes more memory if it is available now.
-    pub(super) fn try_grow(&mut self, more: usize) -> bool {
+    pub(crate) fn try_grow(&mut self, more: usize) -> bool {
         let taken = self.budget.try_take(self.caller, self.bytes, more);
         if taken {
             self.bytes += more;
@@ -191,7 +190,7 @@ impl Drop for BodyPermit {
 }
 
 /// Reads and discards a body, up to a bound. Returns whether it was read to its end.
-pub(super) async fn discard(mut body: Body) -> bool {
+pub(crate) async fn discard(mut body: Body) -> bool {
     let reading = async {
         let mut read = 0;
         while let Some(frame) = body.frame().await {
