@@ -1,5 +1,5 @@
-//! What was admitted: the request, its message, and what remains to be done for it. The caller's
-//! token is not part of it.
+//! What was admitted: the request, its message, and what remains to be done for it. Only the
+//! `Reauthorizer` has the caller's token, and no other code can read it.
 
 use std::time::Duration;
 

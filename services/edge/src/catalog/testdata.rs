@@ -1,15 +1,17 @@
-//! A contract with every kind of field, for tests.
+//! A contract with every kind of field, and overlays of config files, for tests.
 
 use std::{sync::LazyLock, time::Duration};
 
 use drawbridge_contract::Contract;
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use drawbridge_transport::BalancedChannel;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use protox::file::{
     ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
 };
+use serde::Deserialize;
 
-use super::{ServiceCatalog, read_contract};
+use super::{Overlay, ServerEntry, ServiceCatalog, ToolEntry, read_contract};
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let mut resolver = ChainFileResolver::new();
@@ -34,4 +36,20 @@ pub(crate) fn catalog() -> ServiceCatalog {
     let contract = Contract { pool: POOL.clone(), services };
     let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();
     read_contract(&"test".parse().unwrap(), &contract, &channel, Duration::from_secs(1))
+}
+
+#[derive(Deserialize)]
+struct OverlayTables {
+    #[serde(default)]
+    tool: Vec<ToolEntry>,
+    #[serde(default)]
+    server: Vec<ServerEntry>,
+}
+
+/// The overlay of this config file, for services of these namespaces.
+pub(crate) fn overlay(text: &str, services: &[&str]) -> Result<Overlay, ConfigTextError> {
+    let text = ConfigText::new("edge.toml", text);
+    let OverlayTables { tool, server } = text.parse()?;
+    let services = services.iter().map(|namespace| namespace.parse().unwrap()).collect();
+    Overlay::new(&text, &tool, &server, &services)
 }

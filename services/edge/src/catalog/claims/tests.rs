@@ -7,8 +7,9 @@ use prost_reflect::DescriptorPool;
 
 use super::NameKind;
 use crate::{
-    catalog::{Catalog, CatalogConfig, CatalogLock, LockEnforcer, LockMode, read_contract},
-    config::{Services, parse},
+    catalog::{
+        Catalog, CatalogConfig, CatalogLock, LockEnforcer, LockMode, read_contract, testdata,
+    },
     namespace::Namespace,
 };
 
@@ -60,8 +61,7 @@ struct Edge(Catalog);
 impl Edge {
     /// An edge with services of these namespaces configured.
     fn of(namespaces: &[&str], lock: Option<LockEnforcer>, config: &str) -> Self {
-        let overlay =
-            parse(&ConfigText::new("edge.toml", config), &Services::new()).unwrap().overlay;
+        let overlay = testdata::overlay(config, &[]).unwrap();
         let namespaces = namespaces.iter().map(|namespace| namespace.parse().unwrap()).collect();
         let config = CatalogConfig {
             overlay: Arc::new(overlay),

@@ -64,8 +64,8 @@ pub(crate) struct ServerEntry {
 }
 
 impl Overlay {
-    /// Reads the tools and virtual servers of the config file. `services` are the
-    /// namespaces of the configured services.
+    /// Reads the tools and virtual servers of the config file. `services` are the namespaces of
+    /// the configured services.
     pub(crate) fn new(
         text: &ConfigText,
         tools: &[ToolEntry],
@@ -215,13 +215,10 @@ fn invalid_schema(option: &str, error: &dyn std::fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::{from_flags, parse};
+    use crate::catalog::testdata;
 
     fn error_of(text: &str) -> String {
-        let flags = from_flags(&["code=http://127.0.0.1:1".parse().unwrap()]);
-        let parsed = parse(&ConfigText::new("edge.toml", text), &flags);
-        parsed.map(drop).unwrap_err().to_string()
+        testdata::overlay(text, &["code"]).map(drop).unwrap_err().to_string()
     }
 
     #[test]

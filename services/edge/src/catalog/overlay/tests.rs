@@ -1,19 +1,14 @@
 use std::sync::Arc;
 
-use drawbridge_runtime::ConfigText;
 use serde_json::{Value, json};
 
-use crate::{
-    catalog::{
-        Catalog, CatalogConfig, ItemKind, NameKind, ToolItem, check_arguments, read_arguments,
-        testdata,
-    },
-    config::{Services, parse},
+use crate::catalog::{
+    Catalog, CatalogConfig, ItemKind, NameKind, ToolItem, check_arguments, read_arguments, testdata,
 };
 
 /// The catalog of the test service with the overlay of this config file.
 fn overlaid(text: &str) -> Catalog {
-    let overlay = parse(&ConfigText::new("edge.toml", text), &Services::new()).unwrap().overlay;
+    let overlay = testdata::overlay(text, &[]).unwrap();
     let config = CatalogConfig { overlay: Arc::new(overlay), ..CatalogConfig::default() };
     let catalog = Catalog::default().with_config(&config);
     catalog.with("test".parse().unwrap(), testdata::catalog())
