@@ -91,10 +91,10 @@ async fn an_unknown_method_tool_or_resource_is_reported_as_unknown() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let ok = StatusCode::OK;
-    check(&alice.call("no/such", json!({})).await, ok, Some(-32601), "no method of this name");
-    check(&alice.call_tool("no_such", json!({})).await, ok, Some(-32602), "no tool of this name");
+    check(&alice.call("no/such", json!({})).await, ok, Some(-32601), "unknown method");
+    check(&alice.call_tool("no_such", json!({})).await, ok, Some(-32602), "no tool with this name");
     let read = alice.call("resources/read", json!({ "uri": "nowhere://x" })).await;
-    check(&read, ok, Some(-32002), "no resource of this URI");
+    check(&read, ok, Some(-32002), "no resource with this URI");
 }
 
 #[tokio::test]

@@ -305,7 +305,10 @@ async fn only_a_transaction_token_of_this_auth_identifies_the_subject() {
     ] {
         let refused = it.rejection(&token, &it.deputy(), LIST).await;
         assert!(refused.contains("Unauthenticated"), "{what}: {refused}");
-        assert!(refused.contains("no transaction token of this auth service"), "{what}: {refused}");
+        assert!(
+            refused.contains("not a transaction token of this auth service"),
+            "{what}: {refused}"
+        );
     }
     // Without an actor's token the exchange is rejected.
     assert!(it.rejection(&called, "", LIST).await.contains("Unauthenticated"));

@@ -91,7 +91,7 @@ async fn a_partners_token_that_claims_a_tenant_is_rejected_unless_the_partner_is
     assert_eq!(tickets(&it.mesh.client("bob").await).await.len(), 22);
     let log = it.mesh.log();
     let warned =
-        |line: &&str| line.contains("this one is bound to no tenant") && line.contains("WARN");
+        |line: &&str| line.contains("this one has no configured tenants") && line.contains("WARN");
     assert!(
         log.lines().any(|line| warned(&line) && line.contains(it.partner.name())),
         "no warning"
@@ -118,7 +118,7 @@ async fn a_partner_with_prefixed_tenants_reads_nothing_of_a_tenant_with_the_unpr
     assert_eq!(claims.tctx.tenant.as_deref(), Some("partner.acme"));
     let principal = Principal::new(it.partner.name(), "erin", Some("partner.acme"));
     assert_eq!(claims.tctx.principal, principal);
-    assert!(!it.mesh.log().contains("two issuers may name one tenant"));
+    assert!(!it.mesh.log().contains("two issuers may name the same tenant"));
 }
 
 /// The operator may list a tenant for two issuers, and gets a warning.
@@ -131,7 +131,7 @@ async fn two_issuers_with_a_common_tenant_cause_a_warning() {
         StatusCode::UNAUTHORIZED
     );
     let log = it.mesh.log();
-    let warned = log.lines().find(|line| line.contains("two issuers may name one tenant"));
+    let warned = log.lines().find(|line| line.contains("two issuers may name the same tenant"));
     let warned = warned.expect("a warning");
     let both = [it.partner.name(), it.mesh.mesh.state.issuer_name()];
     assert!(both.iter().all(|issuer| warned.contains(issuer)), "{warned}");

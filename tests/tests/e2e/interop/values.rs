@@ -165,7 +165,7 @@ async fn a_long_status_message_is_truncated_and_an_empty_one_is_replaced() {
             .call_tool("test_fail_with", json!({ "code": code as i32, "message": message }))
             .await;
         assert_eq!(reply.json["result"]["isError"], true, "{code:?}: {reply:?}");
-        assert!(!reply.text.contains("try again"), "{code:?}: {reply:?}");
+        assert!(!reply.text.contains("; retry"), "{code:?}: {reply:?}");
         reply.message().to_owned()
     };
     let whole = "x".repeat(16 * 1024);
