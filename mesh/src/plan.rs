@@ -2,8 +2,9 @@
 
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig};
 use drawbridge_edge::{NamedServices, ServiceAddress, named_services};
+use drawbridge_runtime::is_loopback;
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
-use url::{Host, Url};
+use url::Url;
 
 use super::{
     INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD,
@@ -35,15 +36,6 @@ const AUTH_OPTIONS: &[&str] = &[
 /// Options of idp that the mesh sets itself.
 const IDP_OPTIONS: &[&str] =
     &["issuer", "resources", "internal-resources", "auth-audience", "users", "state-file"];
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
 
 /// The tenants that the mesh's main issuer may name.
 fn issuer_tenants(config: &MeshConfig) -> Result<Vec<String>, MeshError> {

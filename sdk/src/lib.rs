@@ -12,7 +12,8 @@ pub use drawbridge_runtime::{
     Address, Admin, BindError, BlockingError, BlockingJob, BlockingJobs, Cancellation, ConfigText,
     ConfigTextError, GrpcUrl, HandshakeLimits, Listen, REQUEST_ID, Readiness, RequestId,
     RunningService, ServiceArgs, ServiceBuilder, SocketPath, Telemetry, TelemetryConfig,
-    error_chain, parse_args, private_files, run_main, shutdown_signal,
+    error_chain, is_loopback, length_prefixed, parse_args, private_files, run_main,
+    shutdown_signal,
 };
 pub use drawbridge_transport::{
     BalancedChannel, CallContext, ChannelError, GrpcServer, MtlsConfig, MtlsError,

@@ -2,13 +2,13 @@
 
 use std::{path::Path, time::Duration};
 
-use drawbridge_runtime::{Redis, error_chain};
+use drawbridge_runtime::{Redis, error_chain, is_loopback};
 use secrecy::SecretString;
 use tokio::{
     net::TcpStream,
     time::{error::Elapsed, timeout},
 };
-use url::{Host, Url};
+use url::Host;
 
 use super::UpArgs;
 use drawbridge_mesh::dependencies::{Binaries, Dependencies};
@@ -220,13 +220,4 @@ fn status<T, E: std::error::Error>(result: Result<Result<T, E>, Elapsed>) -> Dep
 
 pub(super) fn timed_out(_: &Elapsed) -> String {
     format!("no answer within {} seconds", TIMEOUT.as_secs())
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }

@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod blocking;
 mod config_text;
+mod digest;
 pub mod handshakes;
 mod listen;
 pub mod private_files;
@@ -32,6 +33,7 @@ pub use self::{
     },
     blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main},
     config_text::{ConfigText, ConfigTextError},
+    digest::length_prefixed,
     handshakes::HandshakeLimits,
     listen::{Accepted, Address, BindError, Listen, ListenError, Plaintext},
     readiness::Readiness,
@@ -44,5 +46,5 @@ pub use self::{
         LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, error_chain, trace,
     },
     tls::CertificateError,
-    urls::{GrpcUrl, ParseUrlError, parse_url, parse_url_string},
+    urls::{GrpcUrl, ParseUrlError, is_loopback, parse_url, parse_url_string},
 };

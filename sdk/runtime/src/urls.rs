@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, str::FromStr};
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::{SocketPath, SocketPathError};
 
@@ -27,6 +27,17 @@ pub enum ParseUrlError {
     /// It is an invalid Unix-domain socket.
     #[error(transparent)]
     Socket(#[from] SocketPathError),
+}
+
+/// Whether a URL leads to this host alone: a loopback address, or `localhost`.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
 }
 
 /// Parses the URL of an HTTP or gRPC server from a flag.

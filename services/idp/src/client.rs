@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use drawbridge_runtime::is_loopback;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     grant_type::GrantType,
@@ -200,15 +201,6 @@ impl RedirectUri {
             (scheme, Some(host), _) => format!("{scheme}://{host}"),
             (scheme, None, _) => format!("{scheme}:"),
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

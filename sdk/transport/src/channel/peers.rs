@@ -1,8 +1,9 @@
 //! Channels to the services that mTLS authenticates.
 
+use drawbridge_runtime::is_loopback;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Channel;
-use url::{Host, Url};
+use url::Url;
 
 use super::{BalancedChannel, ChannelError, connect_with};
 use crate::mtls::{Connector, Peers, SpiffeId};
@@ -75,13 +76,7 @@ impl Peers {
 
     /// Checks that plaintext to this URL stays on this machine, unless plaintext is allowed.
     pub(crate) fn check_plaintext_allowed(&self, url: &Url) -> Result<(), ChannelError> {
-        let on_loopback = match url.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
-        if self.allows_plaintext() || on_loopback {
+        if self.allows_plaintext() || is_loopback(url) {
             Ok(())
         } else {
             Err(ChannelError::Plaintext { url: url.clone() })

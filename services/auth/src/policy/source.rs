@@ -7,6 +7,7 @@ use std::{
 };
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
+use drawbridge_runtime::length_prefixed;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -61,8 +62,7 @@ impl PolicySources {
             for source in group {
                 let name = source.path.file_name().unwrap_or_default().as_encoded_bytes();
                 for part in [name, source.text.as_bytes()] {
-                    digest.update((part.len() as u64).to_be_bytes());
-                    digest.update(part);
+                    length_prefixed(part, |bytes| digest.update(bytes));
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1 as pb;
+use drawbridge_runtime::length_prefixed;
 use moka::sync::Cache;
 use prost_reflect::prost::Message as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -37,8 +38,7 @@ impl DecisionKey {
         digest.update([u8::from(operation.arguments_json.is_some())]);
         digest.update(operation.kind.to_be_bytes());
         for part in [resource.as_bytes(), &item, token.expose_secret().as_bytes()] {
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part);
+            length_prefixed(part, |bytes| digest.update(bytes));
         }
         Self(digest.finalize().into())
     }

@@ -6,6 +6,7 @@ use drawbridge_contract::{
     Contract, ExposedMethod, Exposure, ServiceInstructions, exposed_methods, instructions,
 };
 use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
+use drawbridge_runtime::length_prefixed;
 use drawbridge_transport::BalancedChannel;
 use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
@@ -112,10 +113,7 @@ pub(crate) fn contract_hash(contract: &Contract) -> [u8; 32] {
     let mut files: Vec<_> = contract.pool.files().collect();
     files.sort_unstable_by(|one, other| one.name().cmp(other.name()));
     let mut hasher = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    };
+    let mut add = |part: &[u8]| length_prefixed(part, |bytes| hasher.update(bytes));
     files.iter().for_each(|file| add(&file.encode_to_vec()));
     contract.services.iter().for_each(|service| add(service.as_bytes()));
     hasher.finalize().into()

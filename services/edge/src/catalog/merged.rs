@@ -7,6 +7,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1 as auth;
+use drawbridge_runtime::length_prefixed;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -335,14 +336,12 @@ impl ItemsHash {
         items: impl Iterator<Item = (&'a auth::CatalogItem, &'a T)>,
     ) -> Self {
         let mut hasher = Sha256::new();
-        hasher.update(servers.len().to_be_bytes());
-        hasher.update(servers);
+        length_prefixed(servers, |bytes| hasher.update(bytes));
         for (item, shown) in items {
             // What cannot be serialized cannot be shown to clients either.
             let shown = serde_json::to_vec(shown).unwrap_or_default();
             for part in [item.rpc.as_bytes(), &shown] {
-                hasher.update(part.len().to_be_bytes());
-                hasher.update(part);
+                length_prefixed(part, |bytes| hasher.update(bytes));
             }
         }
         Self(hasher.finalize().into())

@@ -11,6 +11,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use drawbridge_proto::auth::v1 as auth;
+use drawbridge_runtime::length_prefixed;
 use prost::Message;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -103,8 +104,7 @@ impl Binding {
 }
 
 fn add(digest: &mut Sha256, part: &[u8]) {
-    digest.update((part.len() as u64).to_be_bytes());
-    digest.update(part);
+    length_prefixed(part, |bytes| digest.update(bytes));
 }
 
 /// Adds JSON independently of the order of its fields: JSON objects are unordered.

@@ -29,8 +29,6 @@ pub(super) const UPDATED: &str = "notifications/resources/updated";
 /// The delay before a broken watch is restarted, and its maximum under repeated failures.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(16);
-/// How long one watch lasts before its caller is authorized again.
-const WATCH_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Watches one resource for a session, until the caller loses its permission, the session ends or
 /// it unsubscribes.
@@ -119,7 +117,7 @@ async fn watch_once(
     token: &SecretString,
     changed: impl Fn(),
 ) -> Status {
-    let context = CallContext::new(request_id.clone(), WATCH_TIMEOUT);
+    let context = CallContext::new(request_id.clone(), watch.item.target.timeout);
     let (target, message) = (&watch.item.target, &watch.call.message);
     let mut response = match target.begin(&context, token.expose_secret(), message).await {
         Ok(response) => response,

@@ -9,6 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use drawbridge_proto::tickets::v1::{ReplyRequest, ReplyResponse};
+use drawbridge_sdk::length_prefixed;
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Mutex, time::timeout_at};
@@ -99,8 +100,7 @@ impl Reply {
 fn digest_texts(texts: &[&str]) -> String {
     let mut digest = Sha256::new();
     for text in texts {
-        digest.update((text.len() as u64).to_be_bytes());
-        digest.update(text);
+        length_prefixed(text.as_bytes(), |bytes| digest.update(bytes));
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use drawbridge_proto::auth::v1 as auth;
+use drawbridge_runtime::length_prefixed;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -50,8 +51,7 @@ impl SlotOwner {
         let mut digest = Sha256::new();
         digest.update([u8::from(principal.workload)]);
         for part in [&principal.issuer, &principal.subject] {
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part);
+            length_prefixed(part.as_bytes(), |bytes| digest.update(bytes));
         }
         let mut owner = [0; 16];
         owner.copy_from_slice(&digest.finalize()[..16]);
@@ -104,8 +104,7 @@ impl SessionIdSigner {
         context.update(&id.0);
         context.update(&[u8::from(*workload)]);
         for part in [issuer, subject, tenant, client_id, resource] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
+            length_prefixed(part.as_bytes(), |bytes| context.update(bytes));
         }
         let mut mac = [0; MAC_BYTES];
         mac.copy_from_slice(&context.sign().as_ref()[..MAC_BYTES]);

@@ -2,6 +2,7 @@
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use drawbridge_runtime::length_prefixed;
 use drawbridge_transport::transaction_token::{
     Actor, SubjectFacts, TransactionClaims, TransactionContext,
 };
@@ -70,10 +71,7 @@ impl KeyDeriver {
     pub(super) fn key(&self, input: &KeyInput<'_>, generations: &[String]) -> Option<CacheKey> {
         let KeyInput { rule, rpc, message, caller, epoch } = *input;
         let mut digest = hmac::Context::with_key(&self.0);
-        let mut add = |part: &[u8]| {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part);
-        };
+        let mut add = |part: &[u8]| length_prefixed(part, |bytes| digest.update(bytes));
         add(FORMAT);
         add(rpc.as_bytes());
         add(rule.item.as_bytes());

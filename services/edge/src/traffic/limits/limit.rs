@@ -8,6 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use drawbridge_proto::auth::v1::Principal;
+use drawbridge_runtime::length_prefixed;
 use http::HeaderValue;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -108,8 +109,7 @@ impl BucketKey {
     fn of(parts: &[&[u8]]) -> Self {
         let mut digest = Sha256::new();
         for part in parts {
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part);
+            length_prefixed(part, |bytes| digest.update(bytes));
         }
         let mut bucket = [0; 16];
         bucket.copy_from_slice(&digest.finalize()[..16]);

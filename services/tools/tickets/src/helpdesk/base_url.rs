@@ -1,6 +1,7 @@
 use std::str::FromStr;
 
-use url::{Host, Url};
+use drawbridge_sdk::is_loopback;
+use url::Url;
 
 /// The base URL of a helpdesk: `https`, or `http` on loopback.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,18 +29,12 @@ impl FromStr for BaseUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let url: Url = text.parse().map_err(|_| BaseUrlError)?;
-        let is_loopback = match url.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => return Err(BaseUrlError),
-        };
-        let is_private = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
+        let is_private = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
         let is_plain = url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none()
             && url.fragment().is_none();
-        if is_private && is_plain { Ok(Self(url)) } else { Err(BaseUrlError) }
+        if is_private && is_plain && url.has_host() { Ok(Self(url)) } else { Err(BaseUrlError) }
     }
 }
 
