@@ -1,28 +1,21 @@
 //! Compiles the protos with protox, and includes comments and custom options for reflection.
 
-use std::{env, error::Error, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf, process::Command};
 
 use prost::Message as _;
-
-const PROTOS: [&str; 7] = [
-    "drawbridge/auth/v1/auth.proto",
-    "drawbridge/code/v1/code.proto",
-    "drawbridge/invoices/v1/invoices.proto",
-    "drawbridge/mcp/v1/content.proto",
-    "drawbridge/mcp/v1/interaction.proto",
-    "drawbridge/mcp/v1/options.proto",
-    "drawbridge/tickets/v1/tickets.proto",
-];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new([PathBuf::from("proto"), validate_protos()?])?;
     compiler.include_source_info(true).include_imports(true);
-    compiler.open_files(PROTOS)?;
+    let protos = protos()?;
+    compiler.open_files(&protos)?;
 
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     // These bytes include the custom options, which prost's descriptor types would drop.
     fs::write(out_dir.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
+
+    fs::write(out_dir.join("contracts.rs"), modules(&protos))?;
 
     // Messages that contain a token: `src/redacted.rs` implements their `Debug`.
     const SECRET: [&str; 5] = [
@@ -41,6 +34,30 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(SECRET)
         .compile_fds_with_config(types, config)?;
     Ok(())
+}
+
+/// The contracts, `drawbridge/<area>/v1/<name>.proto`, sorted.
+fn protos() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut protos = Vec::new();
+    for area in fs::read_dir("proto/drawbridge")? {
+        for file in fs::read_dir(area?.path().join("v1"))? {
+            protos.push(file?.path().strip_prefix("proto")?.to_owned());
+        }
+    }
+    protos.sort();
+    Ok(protos)
+}
+
+/// A module `<area>::v1` for each area that has contracts.
+fn modules(protos: &[PathBuf]) -> String {
+    let areas: BTreeSet<_> =
+        protos.iter().filter_map(|proto| proto.iter().nth(1)?.to_str()).collect();
+    let module = |area| {
+        format!(
+            "pub mod {area} {{ pub mod v1 {{ tonic::include_proto!(\"drawbridge.{area}.v1\"); }} }}\n"
+        )
+    };
+    areas.into_iter().map(module).collect()
 }
 
 /// The folder of `buf/validate/validate.proto` in the build dependency that ships it. The crate's

@@ -18,32 +18,5 @@ mod redacted;
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
 
-pub mod mcp {
-    pub mod v1 {
-        tonic::include_proto!("drawbridge.mcp.v1");
-    }
-}
-
-pub mod auth {
-    pub mod v1 {
-        tonic::include_proto!("drawbridge.auth.v1");
-    }
-}
-
-pub mod code {
-    pub mod v1 {
-        tonic::include_proto!("drawbridge.code.v1");
-    }
-}
-
-pub mod invoices {
-    pub mod v1 {
-        tonic::include_proto!("drawbridge.invoices.v1");
-    }
-}
-
-pub mod tickets {
-    pub mod v1 {
-        tonic::include_proto!("drawbridge.tickets.v1");
-    }
-}
+// A module `<area>::v1` for each folder `proto/drawbridge/<area>/v1`.
+include!(concat!(env!("OUT_DIR"), "/contracts.rs"));
