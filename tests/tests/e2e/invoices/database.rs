@@ -330,7 +330,7 @@ async fn a_missing_schema_is_reported_and_awaited() {
     let world = World::unmigrated().await;
     let alice = world.client("alice").await;
     let refused = alice.call_tool("invoices_search", json!({})).await;
-    assert!(refused.message().contains("the invoice store is unavailable; retry"), "{refused:?}");
+    assert!(refused.message().contains("the tool service is unavailable; retry"), "{refused:?}");
     let readiness = world.service.running.readiness();
     let reason = readiness.reason().expect("a reason");
     assert!(reason.contains("no version") && reason.contains("run `migrate`"), "{reason}");
