@@ -41,7 +41,10 @@ fn protos() -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut protos = Vec::new();
     for area in fs::read_dir("proto/drawbridge")? {
         for file in fs::read_dir(area?.path().join("v1"))? {
-            protos.push(file?.path().strip_prefix("proto")?.to_owned());
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "proto") {
+                protos.push(path.strip_prefix("proto")?.to_owned());
+            }
         }
     }
     protos.sort();
@@ -50,12 +53,11 @@ fn protos() -> Result<Vec<PathBuf>, Box<dyn Error>> {
 
 /// A module `<area>::v1` for each area that has contracts.
 fn modules(protos: &[PathBuf]) -> String {
-    let areas: BTreeSet<_> =
-        protos.iter().filter_map(|proto| proto.iter().nth(1)?.to_str()).collect();
+    let area = |proto: &PathBuf| proto.iter().nth(1)?.to_str().map(str::to_owned);
+    let areas: BTreeSet<_> = protos.iter().filter_map(area).collect();
     let module = |area| {
-        format!(
-            "pub mod {area} {{ pub mod v1 {{ tonic::include_proto!(\"drawbridge.{area}.v1\"); }} }}\n"
-        )
+        let contracts = format!("tonic::include_proto!(\"drawbridge.{area}.v1\");");
+        format!("pub mod {area} {{ pub mod v1 {{ {contracts} }} }}\n")
     };
     areas.into_iter().map(module).collect()
 }

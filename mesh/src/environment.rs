@@ -19,8 +19,8 @@ const MANAGED_FOR_ALL: [&str; 9] = [
     "mtls-allow",
 ];
 
-/// Applies a service's environment variables to its config, except for `managed_options` and those that
-/// the mesh sets for every service.
+/// Applies a service's environment variables to its config, except for `managed_options` and those
+/// that the mesh sets for every service.
 pub(super) fn apply<A: clap::Args>(
     config: &MeshConfig,
     service: &'static str,
@@ -42,4 +42,18 @@ pub(super) fn apply<A: clap::Args>(
         }
     }
     Ok(args)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Checks that a service has the options that the mesh manages.
+    pub(crate) fn check_managed<A: clap::Args>(service: &str, managed_options: &[&str]) {
+        let command = A::augment_args(Command::new("x"));
+        let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for option in managed_options {
+            assert!(known.contains(option), "{service} has no --{option}");
+        }
+    }
 }

@@ -269,22 +269,13 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args, Command};
-
     use super::*;
-
-    fn check<A: Args>(service: &str, managed_options: &[&str]) {
-        let command = A::augment_args(Command::new("x"));
-        let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        for option in managed_options {
-            assert!(known.contains(option), "{service} has no --{option}");
-        }
-    }
+    use crate::environment::tests::check_managed;
 
     #[test]
     fn every_option_that_the_mesh_manages_exists() {
-        check::<drawbridge_edge::Config>("edge", EDGE_OPTIONS);
-        check::<drawbridge_auth::Config>("auth", AUTH_OPTIONS);
-        check::<drawbridge_idp::Config>("idp", IDP_OPTIONS);
+        check_managed::<drawbridge_edge::Config>("edge", EDGE_OPTIONS);
+        check_managed::<drawbridge_auth::Config>("auth", AUTH_OPTIONS);
+        check_managed::<drawbridge_idp::Config>("idp", IDP_OPTIONS);
     }
 }

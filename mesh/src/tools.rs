@@ -125,22 +125,13 @@ fn tickets(plan: &Plan, config: &MeshConfig, sockets: Sockets) -> Result<Start, 
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args, Command};
-
     use super::*;
-
-    fn check<A: Args>(service: &str, managed_options: &[&str]) {
-        let command = A::augment_args(Command::new("x"));
-        let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        for option in managed_options {
-            assert!(known.contains(option), "{service} has no --{option}");
-        }
-    }
+    use crate::environment::tests::check_managed;
 
     #[test]
     fn every_option_that_the_mesh_manages_exists() {
-        check::<drawbridge_code::Config>("code", CODE_OPTIONS);
-        check::<drawbridge_invoices::Config>("invoices", INVOICES_OPTIONS);
-        check::<drawbridge_tickets::Config>("tickets", TICKETS_OPTIONS);
+        check_managed::<drawbridge_code::Config>("code", CODE_OPTIONS);
+        check_managed::<drawbridge_invoices::Config>("invoices", INVOICES_OPTIONS);
+        check_managed::<drawbridge_tickets::Config>("tickets", TICKETS_OPTIONS);
     }
 }
