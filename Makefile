@@ -78,6 +78,7 @@ lint: ## Check formatting, clippy, docs, protos, policies, dependencies and the 
 	cargo run --quiet --locked -- policy test
 	cargo run --quiet --locked -- policy schema --check
 	cargo run --quiet --locked -- catalog lock --check
+	cargo run --quiet --locked -- docs --check
 	$(DENY) --log-level error check bans licenses sources
 	tests/advisories.sh
 	tests/advisories_test.sh
@@ -102,10 +103,7 @@ format: ## Format everything.
 	cargo fmt --all
 	$(BUF) format -w
 
-JAEGER_VERSION := v2.20.0
 .PHONY: jaeger
-jaeger: ## Install Jaeger with Go and start it: traces on :4317, its UI on http://localhost:16686.
-	@command -v go >/dev/null || { echo "Go is missing: Jaeger is built with it, see https://go.dev/dl"; exit 1; }
-	@test -x $(DRAWBRIDGE_TOOLS)/go/bin/jaeger || \
-		GOBIN=$(DRAWBRIDGE_TOOLS)/go/bin go install github.com/jaegertracing/jaeger/cmd/jaeger@$(JAEGER_VERSION)
-	$(DRAWBRIDGE_TOOLS)/go/bin/jaeger
+jaeger: ## Start Jaeger: traces on :4317, its query API on http://localhost:16686. Builds it with Go the first time.
+	tests/setup.sh jaeger
+	$(DRAWBRIDGE_TOOLS)/jaeger/jaeger

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::ServiceAddress;
 use drawbridge_runtime::{TelemetryConfig, private_files, shutdown_signal};
@@ -16,9 +16,10 @@ use drawbridge_mesh::{
     state::{MeshName, MeshState},
 };
 
-use self::{dependency_status::Dependency, own_services::OwnService};
+use self::{dependency_status::Dependency, files::Files, own_services::OwnService};
 
 mod dependency_status;
+mod files;
 mod hangup;
 mod own_services;
 mod report;
@@ -33,21 +34,22 @@ const EDGE_REDIS_URL: &str = "DRAWBRIDGE_EDGE_REDIS_URL";
 #[command(after_help = "\
 Examples:
   drawbridge up
+  drawbridge init demo && cd demo && drawbridge up
   drawbridge up --config edge.toml --service venues=http://127.0.0.1:7450
   drawbridge up --name second --first-port 8100
 
 The services' own environment variables, such as DRAWBRIDGE_EDGE_SESSIONS_MAX, apply too.")]
 pub struct UpArgs {
-    /// The folder of Cedar policies.
-    #[arg(long, env = "DRAWBRIDGE_UP_POLICIES", default_value = "policies")]
-    policies: PathBuf,
+    /// The folder of Cedar policies. Absent: `policies` in this folder, or the demo's.
+    #[arg(long, env = "DRAWBRIDGE_UP_POLICIES", value_name = "DIR")]
+    policies: Option<PathBuf>,
 
     /// The source tree that the service `code` searches.
     #[arg(long, env = "DRAWBRIDGE_UP_CODE_ROOT", default_value = ".")]
     code_root: PathBuf,
 
     /// The edge's config file: more tool services, limits, guards and the rest of
-    /// docs/reference/edge-config.md.
+    /// docs/reference/edge-config.md. Absent: `edge.toml` in this folder, if it exists.
     #[arg(long, env = "DRAWBRIDGE_UP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -84,9 +86,9 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
-    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave,
-    /// erin and frank.
-    #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
+    /// A TOML file of users for the built-in authorization server. Absent: `users.toml` in this
+    /// folder, if it exists, or else alice, bob, carol, dave, erin and frank.
+    #[arg(long, env = "DRAWBRIDGE_UP_USERS", value_name = "FILE")]
     users: Option<PathBuf>,
 
     /// The name of the mesh, for --mesh of other commands and for its persistent state. Absent: the
@@ -142,6 +144,7 @@ pub struct UpArgs {
 /// A running mesh, with what the report shows.
 struct RunningMesh {
     args: UpArgs,
+    files: Files,
     mesh: Mesh,
     dependencies: Vec<Dependency>,
     own_services: Vec<OwnService>,
@@ -157,11 +160,6 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
 }
 
 async fn start(mut args: UpArgs) -> anyhow::Result<()> {
-    ensure!(
-        args.policies.is_dir(),
-        "no policy folder {}; run this in a checkout, or give --policies",
-        args.policies.display()
-    );
     if args.redis_url.is_none() {
         args.redis_url = std::env::var(EDGE_REDIS_URL)
             .ok()
@@ -171,19 +169,20 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     let name = args.name.clone().or_else(|| Some(ports(&args).edge()?.into()));
     let folder = prepare_state(name.as_ref())?;
     dependencies::remove_leftovers();
+    let files = Files::find(&args)?;
     let binaries = binaries(&args);
     let dependencies = Dependencies::start(&binaries).await?;
     dependencies.migrate().await?;
-    let mesh = Mesh::start(&config(&args, &dependencies, &folder, name)).await?;
+    let mesh = Mesh::start(&config(&args, &files, &dependencies, &folder, name)).await?;
     // Before any output: its reader may stop the mesh at once.
     let (shutdown, hangup) = (shutdown_signal(), hangup::signal());
     let state =
         mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let (dependencies, own_services) = tokio::join!(
-        dependency_status::inspect(&args, &dependencies, &binaries),
-        own_services::inspect(&args, &mesh)
+        dependency_status::inspect(&args, &files, &dependencies, &binaries),
+        own_services::inspect(&files.policies, &mesh)
     );
-    let up = RunningMesh { args, mesh, dependencies, own_services };
+    let up = RunningMesh { args, files, mesh, dependencies, own_services };
     if up.args.json {
         anstream::println!("{}", report::as_json(&up));
     } else {
@@ -240,6 +239,7 @@ fn binaries(args: &UpArgs) -> Binaries {
 
 fn config(
     args: &UpArgs,
+    files: &Files,
     dependencies: &Dependencies,
     folder: &Path,
     name: Option<MeshName>,
@@ -258,14 +258,14 @@ fn config(
         name,
         public_url: args.public_url.clone(),
         own_services: args.services.clone(),
-        edge_config: args.config.clone(),
+        edge_config: files.config.clone(),
         environment: true,
-        policies: args.policies.clone(),
+        policies: files.policies.clone(),
         code_root: args.code_root.clone(),
         issuer: args.issuer.clone(),
         issuer_tenants: args.issuer_tenants.clone(),
         issuers: args.issuers.clone(),
-        users: args.users.clone(),
+        users: files.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
         redis_url: args.redis_url.clone().or_else(|| dependencies.redis_url()),
         vault: dependencies.mesh_vault(),

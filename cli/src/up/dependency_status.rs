@@ -10,7 +10,7 @@ use tokio::{
 };
 use url::Host;
 
-use super::UpArgs;
+use super::{UpArgs, files::Files};
 use drawbridge_mesh::dependencies::{Binaries, Dependencies};
 
 /// The deadline of each probe.
@@ -44,6 +44,7 @@ pub(super) struct Dependency {
 /// Probes all dependencies concurrently.
 pub(super) async fn inspect(
     args: &UpArgs,
+    files: &Files,
     dependencies: &Dependencies,
     binaries: &Binaries,
 ) -> Vec<Dependency> {
@@ -58,13 +59,18 @@ pub(super) async fn inspect(
     let mtls =
         (DependencyStatus::Embedded, "mTLS, with a certificate authority of this run".to_owned());
     let helpdesk = (DependencyStatus::Embedded, "sample tickets of acme and umbrella".to_owned());
+    let config = match files.config {
+        Some(_) => DependencyStatus::Real,
+        None => DependencyStatus::None,
+    };
     let rest = [
         ("credentials", "credentials", vault),
         ("invoices", "invoices", database),
         ("sessions, revocations", "redis", redis),
         ("between services", "mtls", mtls),
         ("helpdesk", "helpdesk", helpdesk),
-        ("policies", "policies", (DependencyStatus::Real, args.policies.display().to_string())),
+        ("policies", "policies", (DependencyStatus::Real, files.describe_policies())),
+        ("edge's config", "edgeConfig", (config, files.describe_config())),
         ("source tree", "sourceTree", (DependencyStatus::Real, root.display().to_string())),
         ("traces", "traces", traces),
     ];

@@ -1,10 +1,11 @@
 //! User-supplied tool services, and the steps until clients see them.
 
-use std::{fmt::Write as _, fs, path::Path, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
+use drawbridge_config::ConfigText;
 use drawbridge_contract::{Contract, exposed_methods};
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, NamedServices, preview_catalog};
-use drawbridge_runtime::{ConfigText, RequestId, error_chain};
+use drawbridge_runtime::{RequestId, bounded, error_chain};
 use drawbridge_transport::{
     CallContext, Peers,
     reflection::{self, ReflectionError},
@@ -14,7 +15,6 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use url::Url;
 
-use super::UpArgs;
 use crate::policy::schema;
 use drawbridge_mesh::Mesh;
 
@@ -33,7 +33,7 @@ pub(super) struct OwnService {
 }
 
 /// Reads each service's contract, and compares it with the policies and the catalog lock.
-pub(super) async fn inspect(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
+pub(super) async fn inspect(policies: &Path, mesh: &Mesh) -> Vec<OwnService> {
     let NamedServices { services, lock, .. } = &mesh.own_services;
     // The edge's own certificate, so that the result matches what the edge can reach.
     let peers = match Peers::open(&mesh.edge_mtls) {
@@ -58,12 +58,12 @@ pub(super) async fn inspect(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
         let mut service = OwnService { namespace, urls, unreachable: None, next_steps: Vec::new() };
         match task.await.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(contract) => {
-                service.next_steps = steps_for_policies(&service, &contract, &args.policies);
+                service.next_steps = steps_for_policies(&service, &contract, policies);
                 contracts.push(contract);
             }
             Err(reason) => {
                 service.unreachable = Some(reason);
-                service.next_steps = steps_for_unreachable(&service, &args.policies);
+                service.next_steps = steps_for_unreachable(&service, policies);
             }
         }
         found.push(service);
@@ -107,7 +107,8 @@ fn steps_for_policies(service: &OwnService, contract: &Contract, policies: &Path
     }
     let catalog = policies.join("catalog");
     let is_known = |(name, text): (String, String)| {
-        fs::read_to_string(catalog.join(name)).is_ok_and(|current| current == text)
+        bounded::read_file_to_string(&catalog.join(name), text.len() as u64)
+            .is_ok_and(|current| current == text)
     };
     let of_service = |name: &str| name.split_once('.').is_some_and(|(stem, _)| stem == namespace);
     if schema::files(contract).into_iter().filter(|(name, _)| of_service(name)).all(is_known) {

@@ -6,6 +6,7 @@ use url::Url;
 use super::{
     RunningMesh, UpArgs,
     dependency_status::{Dependency, DependencyStatus},
+    files::Files,
     own_services::OwnService,
 };
 use drawbridge_mesh::{Mesh, TOOLS};
@@ -61,7 +62,7 @@ fn describe(status: &DependencyStatus) -> (&'static str, Option<&str>) {
 }
 
 pub(super) fn as_text(up: &RunningMesh) -> String {
-    let RunningMesh { args, mesh, dependencies, own_services } = up;
+    let RunningMesh { args, files, mesh, dependencies, own_services } = up;
     let mcp_url = &mesh.mcp_url;
     let next_steps: String = own_services.iter().flat_map(next_steps).collect();
     format!(
@@ -69,6 +70,7 @@ pub(super) fn as_text(up: &RunningMesh) -> String {
 MCP URL      {mcp_url}
 Users        {}
 
+AI client       drawbridge client add claude-code    (or cursor, vscode, inspector)
 Claude Code     claude mcp add --transport http drawbridge {mcp_url}
 MCP Inspector   npx @modelcontextprotocol/inspector    then connect to {mcp_url} (Streamable HTTP)
 curl            curl -i -X POST {mcp_url}    (401: its header names where to get a token)
@@ -77,12 +79,12 @@ Internal call   drawbridge call code Search '{{\"query\":\"fn main\"}}'
 Press Ctrl-C to stop.",
         services_table(mesh, own_services),
         dependencies_table(dependencies),
-        users(args),
+        users(args, files),
     )
 }
 
-fn users(args: &UpArgs) -> String {
-    match (&args.issuer, &args.users) {
+fn users(args: &UpArgs, files: &Files) -> String {
+    match (&args.issuer, &files.users) {
         (Some(issuer), _) => format!("from {issuer}"),
         (None, None) => {
             "alice (engineering), bob (support), carol (auditor), erin (approves invoices); in \

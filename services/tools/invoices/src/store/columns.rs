@@ -1,5 +1,6 @@
 //! The stored columns of an invoice besides its document: for listing and for searching.
 
+use data_encoding::HEXLOWER;
 use drawbridge_proto::invoices::v1::{ExtractResult, Party};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -124,7 +125,7 @@ impl Columns {
             gross_amount: totals.gross_amount.unwrap_or_default(),
             payable_amount: totals.payable_amount.unwrap_or_default(),
             payable_order: payable.map(decimal::sort_key).unwrap_or_default(),
-            digest: hex(&Sha256::digest(&document.bytes)),
+            digest: HEXLOWER.encode(&Sha256::digest(&document.bytes)),
             extracted: extracted.encode_to_vec(),
         })
     }
@@ -160,8 +161,4 @@ fn search_text<'a>(bound_texts: impl IntoIterator<Item = &'a String>) -> String 
 
 fn truncate(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{
     Access, Scope, StoreError, StoreOperation, StoredInvoice, Transaction,
@@ -49,11 +49,20 @@ impl StoreOperation for Find<'_> {
     }
 }
 
-#[derive(sqlx::FromRow)]
 struct InvoiceRow {
-    #[sqlx(flatten)]
     stored: StoredInvoice,
     extracted: Vec<u8>,
+}
+
+impl<'r, R: Row> FromRow<'r, R> for InvoiceRow
+where
+    &'static str: ColumnIndex<R>,
+    StoredInvoice: FromRow<'r, R>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self { stored: StoredInvoice::from_row(row)?, extracted: row.try_get("extracted")? })
+    }
 }
 
 /// Finds the original document of an invoice.

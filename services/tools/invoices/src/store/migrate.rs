@@ -1,8 +1,12 @@
 //! Migrates the database schema.
 
+use std::sync::LazyLock;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions,
+    Connection as _, Executor as _, PgConnection, SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+    postgres::PgConnectOptions,
 };
 
 use super::StoreError;
@@ -10,8 +14,21 @@ use super::StoreError;
 /// The PostgreSQL schema of this service's tables.
 pub(super) const SCHEMA: &str = "invoices";
 
-pub(super) static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+pub(super) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator([(1, "invoices", include_str!("../../migrations/sqlite/0001_invoices.sql"))])
+});
+static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator([(1, "invoices", include_str!("../../migrations/postgres/0001_invoices.sql"))])
+});
+
+/// Migrations by version, description and SQL. None of them may change once it was released.
+fn migrator<const N: usize>(migrations: [(i64, &'static str, &'static str); N]) -> Migrator {
+    let migration = |(version, description, sql): (_, &'static str, &'static str)| {
+        let (description, sql) = (description.into(), sql.into_sql_str());
+        Migration::new(version, description, MigrationType::Simple, sql, false)
+    };
+    Migrator::with_migrations(migrations.map(migration).into())
+}
 
 /// The schema version that this service requires.
 pub(super) fn required_version() -> i64 {

@@ -1,5 +1,6 @@
 use drawbridge_proto::invoices::v1::{Approval, InvoiceStatus, InvoiceSummary};
 use drawbridge_sdk::transaction_token::Principal;
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 /// The columns of an invoice in a list.
 pub(super) const SUMMARY: &str = "id, owner, shared, kind, number, issue_date, due_date, \
@@ -9,7 +10,7 @@ pub(super) const SUMMARY: &str = "id, owner, shared, kind, number, issue_date, d
 pub(super) const FROM: &str = "FROM invoices LEFT JOIN approvals ON invoice_id = id";
 
 /// An invoice in a list.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub(crate) struct StoredInvoice {
     pub(crate) id: String,
     pub(crate) owner: String,
@@ -28,6 +29,36 @@ pub(crate) struct StoredInvoice {
     approved_by: Option<String>,
     approved_at: Option<String>,
     confirmed: Option<bool>,
+}
+
+impl<'r, R: Row> FromRow<'r, R> for StoredInvoice
+where
+    &'static str: ColumnIndex<R>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
+    i32: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            owner: row.try_get("owner")?,
+            shared: row.try_get("shared")?,
+            kind: row.try_get("kind")?,
+            number: row.try_get("number")?,
+            issue_date: row.try_get("issue_date")?,
+            due_date: row.try_get("due_date")?,
+            seller_name: row.try_get("seller_name")?,
+            seller_vat_id: row.try_get("seller_vat_id")?,
+            buyer_name: row.try_get("buyer_name")?,
+            currency: row.try_get("currency")?,
+            gross_amount: row.try_get("gross_amount")?,
+            payable_amount: row.try_get("payable_amount")?,
+            saved_at: row.try_get("saved_at")?,
+            approved_by: row.try_get("approved_by")?,
+            approved_at: row.try_get("approved_at")?,
+            confirmed: row.try_get("confirmed")?,
+        })
+    }
 }
 
 impl StoredInvoice {

@@ -1,0 +1,135 @@
+//! The tutorials, run from their own text in an empty folder, one after another.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    commands::docs::{Block, blocks, path_with_the_binary},
+    text,
+    up::first_port,
+};
+
+/// How long a mesh may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A reader of the tutorials: its terminals.
+struct Reader {
+    home: TempDir,
+    /// The working folder, which `cd` changes.
+    folder: PathBuf,
+    /// The first port of its meshes, so that other tests run beside it.
+    first_port: u16,
+    mesh: Option<Child>,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("work");
+        fs::create_dir(&folder).expect("a folder");
+        Self { home, folder, first_port: first_port(), mesh: None }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    fn bash(&self, script: &str) -> Command {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", script]).current_dir(&self.folder);
+        bash.env("PATH", path_with_the_binary()).env("DRAWBRIDGE_STATE_DIR", self.state());
+        bash.env("DRAWBRIDGE_UP_FIRST_PORT", self.first_port.to_string());
+        bash.env("DRAWBRIDGE_UP_EMBEDDED", "true").env("DRAWBRIDGE_LOG", "warn");
+        bash
+    }
+
+    /// Runs a block as the reader does. `drawbridge up`, always the last command of its block, is
+    /// started and left running.
+    fn run(&mut self, block: &Block) {
+        let place = format!("{}:{}", block.page, block.line);
+        let script = block.text.trim_end();
+        let (first, up) = match script.rsplit_once('\n') {
+            Some((first, up)) if up.starts_with("drawbridge up") => (first, Some(up)),
+            None if script.starts_with("drawbridge up") => ("", Some(script)),
+            _ => (script, None),
+        };
+        let folder = self.home.path().join("folder");
+        let script = format!("{}\npwd >{}", inverted(first), folder.display());
+        let output = self.bash(&script).output().expect("bash");
+        assert!(
+            output.status.success(),
+            "{place}:\n{script}\n{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        self.folder = fs::read_to_string(folder).expect("a folder").trim().into();
+        if let Some(up) = up {
+            self.start(&place, up);
+        }
+    }
+
+    fn start(&mut self, place: &str, up: &str) {
+        self.stop();
+        let log = fs::File::create(self.home.path().join("up.log")).expect("a file");
+        let mut bash = self.bash(&format!("exec {up}"));
+        bash.stdout(log.try_clone().expect("a file")).stderr(log).stdin(Stdio::null());
+        self.mesh = Some(bash.spawn().expect("bash"));
+        let began = Instant::now();
+        while !has_mesh(&self.state()) {
+            let log = || fs::read_to_string(self.home.path().join("up.log")).unwrap_or_default();
+            assert!(began.elapsed() < START_TIMEOUT, "{place}: no mesh:\n{}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut mesh) = self.mesh.take() {
+            let _ = Command::new("kill").args(["-INT", &mesh.id().to_string()]).status();
+            let _ = mesh.wait();
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn has_mesh(state: &Path) -> bool {
+    let entries = fs::read_dir(state).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| {
+        name.to_str().is_some_and(|name| name.starts_with("mesh-") && name.ends_with(".json"))
+    })
+}
+
+/// The script with each line `! command` failing if the command succeeds: bash by itself checks only
+/// the last command.
+fn inverted(script: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("! ") {
+        Some(command) => format!("if {command}; then echo 'it should have failed' >&2; exit 9; fi"),
+        None => line.to_owned(),
+    };
+    script.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_command_of_the_tutorials_runs_in_their_order() {
+    let mut reader = Reader::new();
+    let mut run = 0;
+    for page in ["first-call", "first-policy", "first-limit"] {
+        for block in blocks(&format!("docs/tutorials/{page}.md")) {
+            if block.info == "sh" {
+                reader.run(&block);
+                run += 1;
+            }
+        }
+    }
+    assert!(run >= 15, "only {run} blocks were run");
+}
