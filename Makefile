@@ -101,7 +101,7 @@ sbom: ## Write a software bill of materials (CycloneDX) for each shipped binary 
 .PHONY: format
 format: ## Format everything.
 	cargo fmt --all
-	$(BUF) format -w
+	$(BUF) format -w --exclude-path proto/proto/buf
 
 .PHONY: jaeger
 jaeger: ## Start Jaeger: traces on :4317, its query API on http://localhost:16686. Builds it with Go the first time.

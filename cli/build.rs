@@ -1,12 +1,15 @@
-//! Records the commit that `drawbridge` is built from, for `--version`.
+//! Records the commit that `drawbridge` is built from, for `--version`, and embeds the files that
+//! its commands write.
 
 use std::{
     env,
+    fmt::Write as _,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
-fn main() {
+fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DRAWBRIDGE_COMMIT");
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
@@ -22,6 +25,33 @@ fn main() {
     if is_release {
         follow_head();
     }
+    embed("TEMPLATES", "templates", "templates.rs")?;
+    embed("POLICIES", "../policies", "policies.rs")
+}
+
+/// Writes a constant with the UTF-8 files below `folder` to `OUT_DIR/file`: pairs of a path relative
+/// to the folder, and the content.
+fn embed(constant: &str, folder: &str, file: &str) -> io::Result<()> {
+    println!("cargo::rerun-if-changed={folder}");
+    let folder = Path::new(folder).canonicalize()?;
+    let mut paths = Vec::new();
+    list(&folder, &mut paths)?;
+    paths.sort();
+    let mut code = format!("pub(crate) const {constant}: &[(&str, &str)] = &[\n");
+    for path in paths {
+        let name = path.strip_prefix(&folder).unwrap_or(&path);
+        writeln!(code, "    ({name:?}, include_str!({path:?})),").map_err(io::Error::other)?;
+    }
+    code.push_str("];\n");
+    fs::write(PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(file), code)
+}
+
+fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { list(&path, paths)? } else { paths.push(path) }
+    }
+    Ok(())
 }
 
 /// The checked-out commit with its date. None if this is an archive unpacked inside another

@@ -1,12 +1,12 @@
 //! Compiles the protos with protox, and includes comments and custom options for reflection.
 
-use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let mut compiler = protox::Compiler::new([PathBuf::from("proto"), validate_protos()?])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true);
     let protos = protos()?;
     compiler.open_files(&protos)?;
@@ -60,27 +60,6 @@ fn modules(protos: &[PathBuf]) -> String {
         format!("pub mod {area} {{ pub mod v1 {{ {contracts} }} }}\n")
     };
     areas.into_iter().map(module).collect()
-}
-
-/// The folder of `buf/validate/validate.proto` in the build dependency that ships it. The crate's
-/// Rust code is unused and does not expose the path; Cargo does.
-fn validate_protos() -> Result<PathBuf, Box<dyn Error>> {
-    const PACKAGE: &str = "protovalidate-buffa-protos";
-    let output = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--format-version=1", "--locked", "--filter-platform"])
-        .arg(env::var("TARGET")?)
-        .output()?;
-    if !output.status.success() {
-        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
-    }
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
-    let manifest = packages
-        .iter()
-        .find(|package| package["name"] == PACKAGE)
-        .and_then(|package| package["manifest_path"].as_str())
-        .ok_or_else(|| format!("cargo metadata names no {PACKAGE}"))?;
-    Ok(PathBuf::from(manifest).with_file_name("proto"))
 }
 
 /// The descriptors in the type that the code generator takes.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The dependencies between crates point one way (ARCHITECTURE.md):
 #
-#   tests → cli → mesh → services → credentials → transport → runtime
-#                                                           → contract → proto
+#   tests → cli → mesh → services → credentials → config → transport → runtime
+#                                                                    → contract → proto
 #
 # Tool services depend on sdk, a face over the last five. No module imports, by a circle, one that
 # imports it. With --draw this script draws the crates' direct dependencies instead.
@@ -50,7 +50,8 @@ for folder in services/tools/*/; do
 done
 core=(drawbridge-auth drawbridge-edge drawbridge-idp)
 services=("${core[@]}" "${tools[@]}")
-parts=(drawbridge-contract drawbridge-credentials drawbridge-runtime drawbridge-transport)
+parts=(drawbridge-build drawbridge-config drawbridge-contract drawbridge-credentials
+    drawbridge-runtime drawbridge-transport)
 
 for service in "${services[@]}"; do
     # Services call one another over gRPC. Only mesh and tests contain more than one.
@@ -67,15 +68,17 @@ for part in drawbridge-sdk "${parts[@]}"; do
     forbid "$part" "${services[@]}" drawbridge-mesh drawbridge-cli rmcp cedar-policy
 done
 forbid drawbridge-proto drawbridge-sdk "${parts[@]}"
-forbid drawbridge-contract drawbridge-runtime drawbridge-transport drawbridge-credentials
-forbid drawbridge-runtime drawbridge-contract drawbridge-transport drawbridge-credentials
-forbid drawbridge-transport drawbridge-credentials
+forbid drawbridge-build drawbridge-proto drawbridge-sdk "${parts[@]}"
+forbid drawbridge-config drawbridge-credentials
+forbid drawbridge-contract drawbridge-config drawbridge-runtime drawbridge-transport drawbridge-credentials
+forbid drawbridge-runtime drawbridge-config drawbridge-contract drawbridge-transport drawbridge-credentials
+forbid drawbridge-transport drawbridge-config drawbridge-credentials
 forbid drawbridge-mesh drawbridge-cli drawbridge-tests
 
 # The check itself must detect an existing dependency.
 closure drawbridge-edge
 grep -qxF rmcp <<<"${closures[drawbridge-edge]}" || { echo "cargo tree detects no dependency at all"; broken=1; }
 
-tests/modules.py proto/src sdk/*/src services/{auth,edge,idp}/src services/tools/*/src mesh/src cli/src \
+tests/modules.py config/src proto/src sdk/*/src services/{auth,edge,idp}/src services/tools/*/src mesh/src cli/src \
     tests/src || broken=1
 exit "$broken"

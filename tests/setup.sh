@@ -3,14 +3,15 @@
 # everything is installed.
 #
 #   tests/setup.sh         everything
-#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the MCP
-#                          conformance suite, Redis, OpenBao (Vault's API), moto (AWS's APIs),
+#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the package for
+#                          tool services in Python, the MCP conformance suite, Redis, OpenBao (Vault's API), moto (AWS's APIs),
 #                          PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven
 #   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN
 #                                16931, from Maven
+#   tests/setup.sh jaeger  for `make jaeger` alone: Jaeger, built with Go, which takes minutes once
 #
 # System packages are installed with apt if available; otherwise the missing ones are listed.
 # Everything else is installed into the folder DRAWBRIDGE_TOOLS, by default .tools in the
@@ -25,6 +26,8 @@ readonly python_min=3.10
 readonly go_minor_min=21
 readonly java_min=17
 readonly keycloak_version=26.4.0
+# The Go module of this version is Jaeger 2; Go refuses the tags v2.x.
+readonly jaeger_version=v1.76.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
@@ -41,11 +44,15 @@ main() {
       validators
       return
       ;;
+    jaeger)
+      jaeger
+      return
+      ;;
     sbom)
       cargo_cyclonedx
       return
       ;;
-    *) fail "usage: tests/setup.sh [test|lint|sbom|keycloak|validators]" ;;
+    *) fail "usage: tests/setup.sh [test|lint|sbom|keycloak|validators|jaeger]" ;;
   esac
   local program
   for program in cargo rustc; do
@@ -55,6 +62,8 @@ main() {
   mkdir -p "$tools"
   node_packages
   [[ ${1:-all} == lint ]] || python_packages
+  [[ ${1:-all} == lint ]] || python_sdk
+  [[ ${1:-all} == lint ]] || go_modules
   [[ ${1:-all} == lint ]] || clients
   [[ ${1:-all} == lint ]] || openbao
   [[ ${1:-all} == lint ]] || moto
@@ -130,6 +139,41 @@ install_system_packages() {
 python_packages() {
   virtual_environment "$tools/python" "$here/clients/python/requirements.txt" || return 0
   echo "installed the Python SDK in $tools/python"
+}
+
+# Drawbridge's own package for tool services, and the wheels of what it depends on: tests install
+# new services from them, without the network.
+python_sdk() {
+  local folder=$tools/python-sdk source=${here%/*}/sdk/python sources
+  local requirements=$source/requirements.txt
+  if ! is_current "$folder" "$requirements" || ! "$folder/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$folder"
+    python3 -m venv "$folder" || fail "python3 could not create a virtual environment in $folder"
+    local pip=("$folder/bin/python" -m pip --quiet --disable-pip-version-check)
+    "${pip[@]}" download --dest "$folder/wheels" --requirement "$requirements" ||
+      fail "pip could not get $requirements"
+    "${pip[@]}" install --no-index --find-links "$folder/wheels" --requirement "$requirements" ||
+      fail "pip could not install $requirements"
+    stamp "$folder" "$requirements"
+  fi
+  mapfile -t sources < <(find -L "$source"/{src,protos,pyproject.toml,hatch_build.py} -type f \
+    ! -path '*/__pycache__/*' ! -path '*/src/drawbridge/mcp/*' ! -path '*/src/buf/*' | sort)
+  if is_current "$folder/drawbridge" "${sources[@]}"; then return; fi
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+    --no-build-isolation --force-reinstall "$source" || fail "pip could not install $source"
+  mkdir -p "$folder/drawbridge"
+  stamp "$folder/drawbridge" "${sources[@]}"
+  echo "installed the package drawbridge in $folder"
+}
+
+# What services in Go depend on.
+go_modules() {
+  local source=$here/../sdk/go folder=$tools/go-modules
+  if is_current "$folder" "$source/go.mod" "$source/go.sum"; then return; fi
+  (cd "$source" && GOMODCACHE=$folder GOFLAGS=-modcacherw go mod download) ||
+    fail "go could not download the dependencies of $source"
+  stamp "$folder" "$source/go.mod" "$source/go.sum"
+  echo "installed the dependencies of services in Go in $folder"
 }
 
 # MCP clients, except the newest SDKs of Python and of TypeScript's version 1.
@@ -267,6 +311,22 @@ keycloak() {
   rmdir "$folder/keycloak-$keycloak_version"
   echo "$keycloak_version" >"$folder/stamp"
   echo "installed Keycloak $keycloak_version in $folder"
+}
+
+jaeger() {
+  local folder=$tools/jaeger module=github.com/jaegertracing/jaeger/cmd/jaeger
+  if [[ -f $folder/stamp && $(<"$folder/stamp") == "$jaeger_version" ]]; then return; fi
+  command -v go >/dev/null || fail "Jaeger is built with Go: install it from https://go.dev/dl"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  echo "building Jaeger $jaeger_version, once" >&2
+  (cd "$folder" && go mod init jaeger && go get -tool "$module@$jaeger_version" && go build -o jaeger "$module") \
+    >"$folder/build.log" 2>&1 || {
+    tail -n 20 "$folder/build.log" >&2
+    fail "Go could not build Jaeger $jaeger_version"
+  }
+  echo "$jaeger_version" >"$folder/stamp"
+  echo "built Jaeger $jaeger_version in $folder"
 }
 
 # The validators need a JDK, which not every system has. The artefact of phive's own tests contains

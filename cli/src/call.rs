@@ -3,14 +3,14 @@
 //! Auth exchanges the caller's token for a transaction token under the same policies as for any
 //! other caller. The command reads the service's contract by reflection.
 
-use std::{io::Read as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use drawbridge_contract::dynamic::{self, DynamicCodec};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response,
 };
-use drawbridge_runtime::{GrpcUrl, REQUEST_ID, RequestId};
+use drawbridge_runtime::{GrpcUrl, REQUEST_ID, RequestId, bounded};
 use drawbridge_transport::{
     CallContext, SpiffeId, reflection, status_text, with_transaction_token,
 };
@@ -21,6 +21,9 @@ use tonic::{Status, transport::Channel};
 
 use crate::caller::CallerArgs;
 use drawbridge_mesh::state::MeshLookup;
+
+/// The largest request on standard input, in bytes.
+const REQUEST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The RPC to call, and the caller.
 #[derive(Clone, Debug, clap::Args)]
@@ -148,8 +151,8 @@ fn read_request(args: &CallArgs, method: &MethodDescriptor) -> anyhow::Result<Dy
     );
     let mut text = args.request.clone();
     if text == "-" {
-        text.clear();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        text = bounded::read_to_string(std::io::stdin(), REQUEST_BYTES_MAX)
+            .context("cannot read standard input")?;
     }
     let json = serde_json::from_str(&text).context("the request is not valid JSON")?;
     dynamic::from_json(method.input(), &json)

@@ -134,18 +134,17 @@ pub async fn client_credentials(
     let metadata: ServerMetadata =
         fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
     let form = [("grant_type", "client_credentials"), ("resource", audience)];
-    let response = fetcher
+    let request = fetcher
         .request(Method::POST, &metadata.token_endpoint)?
         .basic_auth(client_id, Some(client_secret.expose_secret()))
-        .form(&form)
-        .send()
-        .await?;
+        .form(&form);
+    let response = fetcher.send(&metadata.token_endpoint, request).await?;
     ensure!(
-        response.status().is_success(),
+        response.status.is_success(),
         "the issuer responded with {}: {}",
-        response.status(),
-        response.text().await?
+        response.status,
+        response.text()
     );
-    let token: TokenResponse = response.json().await?;
+    let token: TokenResponse = response.json()?;
     Ok(token.access_token)
 }

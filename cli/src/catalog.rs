@@ -9,9 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use drawbridge_config::ConfigText;
 use drawbridge_contract::Contract;
-use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, LockProposal, preview_catalog};
-use drawbridge_runtime::{ConfigText, print_error};
+use drawbridge_edge::{
+    CatalogLock, DESCRIPTOR_SET_BYTES_MAX, LOCK_BYTES_MAX, LockDifference, LockProposal,
+    preview_catalog,
+};
+use drawbridge_runtime::{bounded, print_error};
 use prost_reflect::DescriptorPool;
 use serde::Serialize;
 
@@ -90,14 +94,15 @@ pub async fn run(command: CatalogCommand) -> ExitCode {
 async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
     let mut contracts = args.services.read().await?;
     for path in &args.descriptor_set {
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = bounded::read_file(path, DESCRIPTOR_SET_BYTES_MAX)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let pool = DescriptorPool::decode(bytes.as_slice());
         contracts.push(contract(
             pool.with_context(|| format!("{} is not a valid descriptor set", path.display()))?,
         ));
     }
     if contracts.is_empty() && args.config.is_none() {
-        contracts.push(contract(drawbridge_contract::built_in()?));
+        contracts.push(contract(drawbridge_mesh::contracts()?));
     }
     let offer =
         preview_catalog(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
@@ -113,7 +118,8 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
         check_removals(&file, &differences, &conflicts, args)?;
     }
     // A lock with the same content in another layout is rewritten too.
-    let mut current = fs::read_to_string(&file).is_ok_and(|current_text| current_text == text);
+    let before = bounded::read_file_to_string(&file, LOCK_BYTES_MAX);
+    let mut current = before.is_ok_and(|before| before == text);
     if !current && !args.check {
         write(&file, &text)?;
         current = true;

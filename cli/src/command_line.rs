@@ -11,7 +11,10 @@ use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _, Parser, Subco
 use clap_complete::Shell;
 use drawbridge_runtime::{argument_with_env, env_name, with_env};
 
-use crate::{call, catalog, policy, revoke, transform, up, vault};
+use crate::{
+    call, catalog, client, config, docs, init, mcp, new, policy, revoke, token, transform, up,
+    vault,
+};
 
 /// Remote MCP servers in front of your internal gRPC tools.
 #[derive(Parser)]
@@ -34,8 +37,24 @@ pub struct CommandLine {
 pub enum Subcommands {
     /// Start the whole mesh in this process (the default).
     Up(up::UpArgs),
+    /// Write the policies, config and users of a mesh of your own.
+    Init(init::InitArgs),
+    /// Write a new tool service from a template.
+    #[command(subcommand)]
+    New(new::NewCommand),
     /// Call an RPC of a tool service directly, as an internal caller does.
     Call(call::CallArgs),
+    /// Print an access token for the MCP endpoint, for scripts.
+    Token(token::TokenArgs),
+    /// List, call and watch tools, as an AI client does.
+    #[command(subcommand)]
+    Tools(mcp::ToolsCommand),
+    /// List and read resources, as an AI client does.
+    #[command(subcommand)]
+    Resources(mcp::ResourcesCommand),
+    /// List and get prompts, as an AI client does.
+    #[command(subcommand)]
+    Prompts(mcp::PromptsCommand),
     /// Revoke access tokens before they expire.
     Revoke(revoke::RevokeArgs),
     /// Check, test and explain policies, and generate their schema and catalog.
@@ -44,12 +63,21 @@ pub enum Subcommands {
     /// Review and lock the tools, resources and prompts that clients see.
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Check the files that an operator writes, and print their schemas.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Run the transformations of an edge config file on a sample.
     #[command(subcommand)]
     Transform(transform::TransformCommand),
     /// Set up the Vault that issues credentials to tool services.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
+    /// Add the MCP endpoint to an AI client.
+    #[command(subcommand)]
+    Client(client::ClientCommand),
+    /// Write the generated parts of the documentation. For contributors.
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
     /// Print a shell completion script.
     #[command(after_help = "\
 Examples:

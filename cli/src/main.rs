@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use drawbridge_cli::{
-    call, catalog,
+    call, catalog, client,
     command_line::{self, CommandLine, Subcommands},
-    policy, revoke, transform, up, vault,
+    config, docs, init, mcp, new, policy, revoke, token, transform, up, vault,
 };
 use drawbridge_runtime::exit_code;
 use mimalloc::MiMalloc;
@@ -23,8 +23,17 @@ async fn main() -> ExitCode {
         Some(Subcommands::Revoke(args)) => revoke::run(args).await,
         Some(Subcommands::Transform(command)) => transform::run(command),
         Some(Subcommands::Vault(command)) => vault::run(command).await,
+        Some(Subcommands::Init(args)) => init::run(&args),
+        Some(Subcommands::New(command)) => new::run(&command),
+        Some(Subcommands::Client(command)) => client::run(&command),
+        Some(Subcommands::Docs(args)) => docs::run(&args),
         Some(Subcommands::Man { folder }) => command_line::man(folder),
         Some(Subcommands::Completions { shell }) => command_line::print_completions(shell),
+        Some(Subcommands::Token(args)) => token::run(args).await,
+        Some(Subcommands::Tools(command)) => return mcp::tools(command).await,
+        Some(Subcommands::Resources(command)) => return mcp::resources(command).await,
+        Some(Subcommands::Prompts(command)) => return mcp::prompts(command).await,
+        Some(Subcommands::Config(command)) => return config::run(&command),
         Some(Subcommands::Catalog(command)) => return catalog::run(command).await,
         Some(Subcommands::Policy(command)) => return policy::run(command).await,
     })

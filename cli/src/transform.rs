@@ -2,13 +2,13 @@
 //! use them.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use drawbridge_edge::{Direction, ProgramPrincipal, Trial};
+use drawbridge_runtime::bounded;
 use serde_json::Value;
 
 /// The largest sample, in bytes.
@@ -80,12 +80,11 @@ pub fn run(TransformCommand::Try(args): TransformCommand) -> anyhow::Result<()> 
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {
-    let mut text = String::new();
-    let read_result = if path == Path::new("-") {
-        io::stdin().take(SAMPLE_BYTES_MAX).read_to_string(&mut text)
+    let read = if path == Path::new("-") {
+        bounded::read(io::stdin(), SAMPLE_BYTES_MAX)
     } else {
-        fs::File::open(path).and_then(|file| file.take(SAMPLE_BYTES_MAX).read_to_string(&mut text))
+        bounded::read_file(path, SAMPLE_BYTES_MAX)
     };
-    read_result.with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not valid JSON", path.display()))
+    let text = read.with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is not valid JSON", path.display()))
 }

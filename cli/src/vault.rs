@@ -1,12 +1,11 @@
 //! `drawbridge vault`: sets up a Vault for tool services.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use drawbridge_credentials::{
-    VaultConfig,
-    bootstrap::{Bootstrap, Change, ChangeKind, Setup},
-};
+use anyhow::bail;
+use drawbridge_config::{ConfigText, setup};
+use drawbridge_credentials::VaultConfig;
+use drawbridge_mesh::vault::bootstrap::{Bootstrap, Change, ChangeKind, audit_config};
 use secrecy::SecretString;
 
 /// The subcommands.
@@ -53,17 +52,12 @@ pub struct BootstrapArgs {
 /// # Errors
 /// When the file is invalid, or Vault rejects a change.
 pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<()> {
-    let path = args.setup.display();
-    let text = fs::read_to_string(&args.setup).with_context(|| format!("cannot read {path}"))?;
-    let mut setup: Setup =
-        toml::from_str(&text).with_context(|| format!("{path} is not a valid setup"))?;
-    if let Some(database) = &mut setup.database {
-        let password = args
-            .database_password
-            .context("the setup names a database; give --database-password")?;
-        database.password = password;
+    let setup = setup::read(&ConfigText::read(&args.setup)?)?;
+    if setup.database.is_some() && args.database_password.is_none() {
+        bail!("the setup names a database; give --database-password");
     }
-    let bootstrap = Bootstrap::new(&args.vault, &args.vault_token)?;
+    let bootstrap = Bootstrap::new(&args.vault, args.vault_token)?
+        .with_database_password(args.database_password);
     let plan = bootstrap.plan(&setup).await?;
     for change in &plan {
         anstream::println!("{change}");
@@ -84,7 +78,7 @@ pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<
         anstream::println!("{} of {} changed", count_changes(&done), done.len());
     }
     let for_server = plan.iter().any(|change| change.kind == ChangeKind::RequiresServerConfig);
-    if let Some(config) = setup.audit_config().filter(|_| for_server) {
+    if let Some(config) = audit_config(&setup).filter(|_| for_server) {
         anstream::println!(
             "\nThe audit device is left to you: this OpenBao takes it from its server's config \
              alone. Put this into it, and send the server SIGHUP or start it again:\n\n{config}"

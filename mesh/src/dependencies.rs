@@ -19,8 +19,7 @@ mod vault;
 
 pub use postgres::Postgres;
 pub use redis::Redis;
-pub(crate) use run_folder::RunFolder;
-pub use run_folder::remove_leftovers;
+pub use run_folder::{RunFolder, remove_leftovers};
 pub use server::Server;
 pub use vault::{Storage, Vault};
 

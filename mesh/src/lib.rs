@@ -4,10 +4,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
+use drawbridge_config::ConfigError;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_runtime::{
-    BindError, ConfigTextError, EnvironmentError, ParseUrlError, RunningService, Telemetry,
-    TelemetryConfig, TelemetryError,
+    BindError, EnvironmentError, ParseUrlError, RunningService, Telemetry, TelemetryConfig,
+    TelemetryError,
 };
 use drawbridge_transport::MtlsConfig;
 use secrecy::SecretString;
@@ -26,15 +27,17 @@ pub mod dependencies;
 mod environment;
 pub mod issuer_name;
 mod plan;
+mod services;
 mod sockets;
 pub mod state;
 mod tools;
-mod vault;
+pub mod vault;
 
 pub use self::{
     authority::{AuthorityError, MeshAuthority},
+    services::{ServiceInfo, metric_tables, services},
     sockets::Ports,
-    tools::{TOOLS, ToolService},
+    tools::{TOOLS, ToolService, contracts},
     vault::{MeshDatabase, MeshVault},
 };
 pub use drawbridge_idp::ConfiguredClient;
@@ -185,7 +188,7 @@ pub enum MeshError {
     Environment(#[from] EnvironmentError),
     /// The edge's config file is invalid.
     #[error(transparent)]
-    EdgeConfig(#[from] ConfigTextError),
+    EdgeConfig(#[from] ConfigError),
     /// A user-supplied service has the namespace of a built-in one.
     #[error("the namespace {namespace} belongs to a built-in service: choose another namespace")]
     OwnService {

@@ -1,6 +1,5 @@
 //! The sockets and the configs of the services.
 
-use drawbridge_auth::{RefusedTokensConfig, SeenConfig};
 use drawbridge_edge::{NamedServices, ServiceAddress, named_services};
 use drawbridge_runtime::is_loopback;
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
@@ -11,7 +10,7 @@ use super::{
     environment,
 };
 use crate::{
-    sockets::BoundSocket,
+    sockets::{AUTH_PORT, BoundSocket, EDGE_PORT, IDP_PORT},
     state::{MeshState, MtlsFiles, WorkloadCredentials},
 };
 
@@ -70,16 +69,16 @@ impl Plan {
         let (idp, issuer) = match &config.issuer {
             Some(issuer) => (None, issuer.name().to_owned()),
             None => {
-                let socket = ports.bind(7100)?;
+                let socket = ports.bind(IDP_PORT)?;
                 let issuer = format!("http://{}", socket.address);
                 (Some(socket), issuer)
             }
         };
-        let edge = ports.bind(7180)?;
+        let edge = ports.bind(EDGE_PORT)?;
         Ok(Self {
             idp,
-            auth: ports.bind(7110)?,
-            auth_admin: ports.bind(7111)?,
+            auth: ports.bind(AUTH_PORT)?,
+            auth_admin: ports.bind(AUTH_PORT + 1)?,
             mcp_url: config.public_url.clone().map_or_else(|| edge.url("/mcp"), Ok)?,
             edge,
             tools: tools
@@ -153,6 +152,7 @@ impl Plan {
         Ok(MeshState {
             name: config.name.clone().unwrap_or_else(|| self.edge.address.port().into()),
             pid: std::process::id(),
+            mcp_url: self.mcp_url.clone(),
             issuer: self.issuer.parse()?,
             auth_url: self.grpc_url(&self.auth)?,
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
@@ -176,7 +176,7 @@ impl Plan {
         let idp =
             drawbridge_idp::Config {
                 listen: socket.listen.clone(),
-                admin_listen: config.ports.bind(7101)?.listen,
+                admin_listen: config.ports.bind(IDP_PORT + 1)?.listen,
                 issuer: Some(self.issuer.parse()?),
                 // The endpoint of all services, and one per service.
                 resources: std::iter::once(self.mcp_url.to_string())
@@ -187,7 +187,7 @@ impl Plan {
                 users: config.users.clone(),
                 state_file: config.idp_state_file.clone(),
                 workloads: vec![drawbridge_idp::Workload {
-                    client_id: workload.client_id.clone(),
+                    client_id: workload.client_id.clone().into(),
                     client_secret: workload.client_secret.clone(),
                     groups: config.workload_groups.clone(),
                     internal: true,
@@ -208,26 +208,20 @@ impl Plan {
         let auth = drawbridge_auth::Config {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
-            issuer: Some(self.issuer.clone()),
             allow_private_addresses: config
                 .issuer
                 .as_ref()
                 .is_none_or(|issuer| is_loopback(issuer)),
             issuer_tenants: issuer_tenants(config)?,
             issuers: config.issuers.clone(),
-            audience: vec![self.mcp_url.to_string()],
-            refused_tokens: RefusedTokensConfig::default(),
-            seen: SeenConfig::default(),
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             policies: config.policies.clone(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),
-            transaction_ttl_seconds: 30,
-            transaction_key_seconds: 86_400,
             redis_url: config.redis_url.clone(),
             revocations_file: config.revocations_file.clone(),
             decision_log: config.decision_log.clone(),
             mtls: self.mtls_server("auth", &callers)?,
-            mtls_allow_edge: Vec::new(),
+            ..drawbridge_auth::Config::new(self.issuer.clone(), vec![self.mcp_url.to_string()])
         };
         environment::apply(config, "auth", AUTH_OPTIONS, auth)
     }
@@ -240,8 +234,10 @@ impl Plan {
         let (mcp, auth) = (self.mcp_url.clone(), self.grpc_url(&self.auth)?);
         let edge = drawbridge_edge::Config {
             listen: self.edge.listen.clone(),
-            admin_listen: config.ports.bind(7181)?.listen,
+            admin_listen: config.ports.bind(EDGE_PORT + 1)?.listen,
             bodies: config.bodies.clone(),
+            // Of this mesh's one edge; `DRAWBRIDGE_EDGE_SECRET` replaces it.
+            secret: Some(drawbridge_edge::random_secret()),
             redis_url: config.redis_url.clone(),
             mtls: self.mtls("edge")?,
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)

@@ -5,6 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use drawbridge_runtime::{BindError, Listen};
 use url::Url;
 
+/// The documented port of the authorization server. The admin port of a service is the next one.
+pub(super) const IDP_PORT: u16 = 7100;
+/// The documented port of auth.
+pub(super) const AUTH_PORT: u16 = 7110;
+/// The documented port of the edge.
+pub(super) const EDGE_PORT: u16 = 7180;
+
 /// The services' ports on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
@@ -17,19 +24,17 @@ pub enum Ports {
 
 impl Ports {
     /// The first documented port.
-    pub const FIRST: u16 = 7100;
+    pub const FIRST: u16 = IDP_PORT;
     /// The offset of the last port from the first.
     pub const SPAN: u16 = 131;
     /// The documented ports.
     pub const WELL_KNOWN: Self = Self::From(Self::FIRST);
-    /// The documented port of the edge.
-    const EDGE: u16 = 7180;
 
     /// The port of the edge, if known before binding.
     #[must_use]
     pub fn edge(self) -> Option<u16> {
         match self {
-            Self::From(first) => Some(first + (Self::EDGE - Self::FIRST)),
+            Self::From(first) => Some(first + (EDGE_PORT - Self::FIRST)),
             Self::Free => None,
         }
     }

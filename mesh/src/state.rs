@@ -88,6 +88,8 @@ pub struct MeshState {
     pub name: MeshName,
     /// Its process id.
     pub pid: u32,
+    /// The URL of the MCP endpoint of all services.
+    pub mcp_url: Url,
     /// The issuer of tokens.
     pub issuer: IssuerName,
     /// The gRPC URL of auth.

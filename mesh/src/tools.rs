@@ -2,9 +2,14 @@
 
 use std::{error::Error, sync::Arc};
 
+use clap::{Args, Command};
 use drawbridge_credentials::CredentialsConfig;
-use drawbridge_runtime::{RunningService, Telemetry};
+use drawbridge_runtime::{
+    RunningService, ServiceArgs, Telemetry, metric::MetricInfo, service_command,
+};
+use drawbridge_sdk::ToolServiceConfig;
 use futures::future::{BoxFuture, FutureExt as _};
+use prost_reflect::{DescriptorError, DescriptorPool};
 
 use super::{
     MeshConfig, MeshError, TRANSACTION_ISSUER, environment,
@@ -21,8 +26,15 @@ pub struct ToolService {
     pub port: u16,
     /// What it does, in a few words.
     pub description: &'static str,
+    /// Its command line, as a process.
+    pub command: fn() -> Command,
+    /// The metrics of its own crate.
+    pub metrics: &'static [MetricInfo],
+    /// Its contract, an encoded `FileDescriptorSet`, if it is in its own folder. Absent: it is in
+    /// `drawbridge-proto`.
+    pub descriptors: Option<&'static [u8]>,
     /// Configures it.
-    prepare: fn(&Plan, &MeshConfig, Sockets) -> Result<Start, MeshError>,
+    prepare: fn(&Wiring<'_>) -> Result<Start, MeshError>,
 }
 
 /// Starts a configured service within its own runtime.
@@ -32,20 +44,54 @@ type Starting = BoxFuture<'static, Result<RunningService, Box<dyn Error + Send +
 /// The tool services. `drawbridge up`, its report, the policies' catalog and the tests read this
 /// table.
 pub const TOOLS: &[ToolService] = &[
-    ToolService { name: "code", port: 7210, description: "searches a source tree", prepare: code },
+    ToolService {
+        name: "code",
+        port: 7210,
+        description: "searches a source tree",
+        command: || command::<drawbridge_code::Config>("code"),
+        metrics: drawbridge_code::METRICS,
+        descriptors: None,
+        prepare: code,
+    },
     ToolService {
         name: "invoices",
         port: 7220,
         description: "reads, stores and approves invoices",
+        command: || {
+            let migrate = Command::new("migrate").about("Migrate the database, and exit");
+            command::<drawbridge_invoices::Config>("invoices").subcommand(migrate)
+        },
+        metrics: &[],
+        descriptors: None,
         prepare: invoices,
     },
     ToolService {
         name: "tickets",
         port: 7230,
         description: "searches and answers support tickets",
+        command: || command::<drawbridge_tickets::Config>("tickets"),
+        metrics: drawbridge_tickets::METRICS,
+        descriptors: None,
         prepare: tickets,
     },
 ];
+
+/// The contracts of all services in this build.
+///
+/// # Errors
+/// Never in a build that passed its tests.
+pub fn contracts() -> Result<DescriptorPool, DescriptorError> {
+    let mut pool = drawbridge_contract::built_in()?;
+    for descriptors in TOOLS.iter().filter_map(|tool| tool.descriptors) {
+        pool.decode_file_descriptor_set(descriptors)?;
+    }
+    Ok(pool)
+}
+
+/// The command line of a service with this config.
+pub(super) fn command<C: Args>(service: &str) -> Command {
+    service_command::<ServiceArgs<C>>(service, "")
+}
 
 /// Configures the tool services.
 pub(super) fn prepare(
@@ -55,44 +101,69 @@ pub(super) fn prepare(
     let prepare = |(tool, (name, main)): (&ToolService, &(&'static str, BoundSocket))| {
         let admin = config.ports.bind(tool.port + 1)?;
         let sockets = Sockets { main: main.clone(), admin };
-        Ok((*name, (tool.prepare)(plan, config, sockets)?))
+        Ok((*name, (tool.prepare)(&Wiring { name, plan, config, sockets })?))
     };
     TOOLS.iter().zip(&plan.tools).map(prepare).collect()
 }
 
-/// Options that the mesh sets itself.
-const CODE_OPTIONS: &[&str] = &["root", "auth-jwks-url", "auth-issuer"];
+/// What the mesh gives a tool service.
+struct Wiring<'a> {
+    name: &'static str,
+    plan: &'a Plan,
+    config: &'a MeshConfig,
+    sockets: Sockets,
+}
 
-fn code(plan: &Plan, config: &MeshConfig, sockets: Sockets) -> Result<Start, MeshError> {
-    let code = drawbridge_code::Config {
-        listen: sockets.main.listen,
-        admin_listen: sockets.admin.listen,
-        auth_issuer: TRANSACTION_ISSUER.to_owned(),
-        mtls: plan.tool_mtls("code")?,
-        ..drawbridge_code::Config::new(config.code_root.clone(), plan.service_jwks_url()?)
-    };
-    let code = environment::apply(config, "code", CODE_OPTIONS, code)?;
+/// Options of every tool service that the mesh sets itself.
+const TOOL_OPTIONS: [&str; 2] = ["auth-jwks-url", "auth-issuer"];
+
+impl Wiring<'_> {
+    /// The options that every tool service has.
+    fn service<const PORT: u16>(&self) -> Result<ToolServiceConfig<PORT>, MeshError> {
+        Ok(ToolServiceConfig {
+            listen: self.sockets.main.listen.clone(),
+            admin_listen: self.sockets.admin.listen.clone(),
+            auth_jwks_url: self.plan.service_jwks_url()?,
+            auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            mtls: self.plan.tool_mtls(self.name)?,
+            ..ToolServiceConfig::default()
+        })
+    }
+
+    /// Applies the service's environment variables. The mesh sets the options `managed` itself.
+    fn apply_environment<C: Args>(
+        &self,
+        managed: &[&'static str],
+        config: C,
+    ) -> Result<C, MeshError> {
+        environment::apply(self.config, self.name, &[managed, &TOOL_OPTIONS].concat(), config)
+    }
+}
+
+/// Options that the mesh sets itself.
+const CODE_OPTIONS: &[&str] = &["root"];
+
+fn code(wiring: &Wiring<'_>) -> Result<Start, MeshError> {
+    let root = wiring.config.code_root.clone();
+    let code = drawbridge_code::Config::new(root, wiring.service()?);
+    let code = wiring.apply_environment(CODE_OPTIONS, code)?;
     Ok(Box::new(|telemetry| {
         async move { Ok(drawbridge_code::start(code, &telemetry).await?) }.boxed()
     }))
 }
 
 /// Options that the mesh sets itself.
-const INVOICES_OPTIONS: &[&str] = &["database-url", "auth-jwks-url", "auth-issuer"];
+const INVOICES_OPTIONS: &[&str] = &["database-url"];
 
-fn invoices(plan: &Plan, config: &MeshConfig, sockets: Sockets) -> Result<Start, MeshError> {
-    let (auth, jwks_url) = (plan.auth_url()?, plan.service_jwks_url()?);
-    let vault = config.vault.as_ref().map(|vault| vault.config.clone());
+fn invoices(wiring: &Wiring<'_>) -> Result<Start, MeshError> {
+    let (database, auth) = (wiring.config.invoices_database_url.clone(), wiring.plan.auth_url()?);
+    let vault = wiring.config.vault.as_ref().map(|vault| vault.config.clone());
     let credentials = CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) };
     let invoices = drawbridge_invoices::Config {
-        listen: sockets.main.listen,
-        admin_listen: sockets.admin.listen,
-        auth_issuer: TRANSACTION_ISSUER.to_owned(),
-        mtls: plan.tool_mtls("invoices")?,
         credentials: CredentialsConfig::placeholder(&auth),
-        ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, jwks_url)
+        ..drawbridge_invoices::Config::new(database, auth, wiring.service()?)
     };
-    let invoices = environment::apply(config, "invoices", INVOICES_OPTIONS, invoices)?;
+    let invoices = wiring.apply_environment(INVOICES_OPTIONS, invoices)?;
     let invoices = drawbridge_invoices::Config { credentials, ..invoices };
     Ok(Box::new(|telemetry| {
         async move { Ok(drawbridge_invoices::start(invoices, &telemetry).await?) }.boxed()
@@ -100,23 +171,17 @@ fn invoices(plan: &Plan, config: &MeshConfig, sockets: Sockets) -> Result<Start,
 }
 
 /// Options that the mesh sets itself.
-const TICKETS_OPTIONS: &[&str] =
-    &["sample-helpdesk", "helpdesk-url", "auth-jwks-url", "auth-issuer"];
+const TICKETS_OPTIONS: &[&str] = &["sample-helpdesk", "helpdesk-url"];
 
-fn tickets(plan: &Plan, config: &MeshConfig, sockets: Sockets) -> Result<Start, MeshError> {
-    let (auth, jwks_url) = (plan.auth_url()?, plan.service_jwks_url()?);
-    let own = drawbridge_tickets::Config::new(auth.clone(), jwks_url);
-    let credentials = own.credentials.clone();
+fn tickets(wiring: &Wiring<'_>) -> Result<Start, MeshError> {
+    let auth = wiring.plan.auth_url()?;
+    let credentials = CredentialsConfig::new(auth.clone());
     let tickets = drawbridge_tickets::Config {
-        listen: sockets.main.listen,
-        admin_listen: sockets.admin.listen,
         sample_helpdesk: true,
-        mtls: plan.tool_mtls("tickets")?,
-        auth_issuer: TRANSACTION_ISSUER.to_owned(),
         credentials: CredentialsConfig::placeholder(&auth),
-        ..own
+        ..drawbridge_tickets::Config::new(auth, wiring.service()?)
     };
-    let tickets = environment::apply(config, "tickets", TICKETS_OPTIONS, tickets)?;
+    let tickets = wiring.apply_environment(TICKETS_OPTIONS, tickets)?;
     let tickets = drawbridge_tickets::Config { credentials, ..tickets };
     Ok(Box::new(|telemetry| {
         async move { Ok(drawbridge_tickets::start(tickets, &telemetry).await?) }.boxed()
@@ -133,5 +198,6 @@ mod tests {
         check_managed::<drawbridge_code::Config>("code", CODE_OPTIONS);
         check_managed::<drawbridge_invoices::Config>("invoices", INVOICES_OPTIONS);
         check_managed::<drawbridge_tickets::Config>("tickets", TICKETS_OPTIONS);
+        check_managed::<ToolServiceConfig>("a tool service", &TOOL_OPTIONS);
     }
 }

@@ -1,13 +1,17 @@
 //! A Vault that a mesh sets up for its tool services.
 
-use drawbridge_credentials::{
-    VaultConfig,
-    bootstrap::{Bootstrap, Database, Setup},
+use drawbridge_config::{
+    ConfigText,
+    setup::{self, Database, Setup},
 };
+use drawbridge_credentials::VaultConfig;
 use secrecy::SecretString;
 use url::Url;
 
+use self::bootstrap::Bootstrap;
 use super::{MeshError, TRANSACTION_ISSUER};
+
+pub mod bootstrap;
 
 /// The same setup that an operator applies.
 const SETUP: &str = include_str!("../../deploy/vault/setup.toml");
@@ -43,10 +47,13 @@ impl MeshVault {
     /// When Vault rejects the setup.
     pub async fn bootstrap(&self, jwks_url: Url) -> Result<(), MeshError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| MeshError::Vault(source);
-        let setup: Setup = toml::from_str(SETUP).map_err(|error| failed(error.into()))?;
+        let text = ConfigText::new("deploy/vault/setup.toml", SETUP);
+        let setup = setup::read(&text).map_err(|error| failed(error.into()))?;
         let setup = self.adapted(setup, jwks_url);
-        let bootstrap =
-            Bootstrap::new(&self.config, &self.token).map_err(|error| failed(error.into()))?;
+        let password = self.database.as_ref().map(|database| database.password.clone());
+        let bootstrap = Bootstrap::new(&self.config, self.token.clone())
+            .map_err(|error| failed(error.into()))?
+            .with_database_password(password);
         bootstrap.apply(&setup).await.map_err(|error| failed(error.into()))?;
         Ok(())
     }
@@ -56,11 +63,10 @@ impl MeshVault {
         TRANSACTION_ISSUER.clone_into(&mut setup.auth_issuer);
         setup.audit_file.clone_from(&self.audit_file);
         setup.database = match (setup.database, &self.database) {
-            (Some(database), Some(MeshDatabase { connection_url, username, password })) => {
+            (Some(database), Some(MeshDatabase { connection_url, username, .. })) => {
                 Some(Database {
                     connection_url: connection_url.clone(),
                     username: username.clone(),
-                    password: password.clone(),
                     ..database
                 })
             }

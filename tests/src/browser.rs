@@ -10,8 +10,8 @@ const VERIFIER: &str = "a-verifier-that-only-a-test-would-use-0123456789";
 /// A client of the built-in authorization server that may request tokens for auth itself.
 pub(crate) fn internal_client() -> ConfiguredClient {
     ConfiguredClient {
-        client_id: "the-tests".to_owned(),
-        redirect_uris: vec![REDIRECT_URI.to_owned()],
+        client_id: "the-tests".to_owned().into(),
+        redirect_uris: vec![REDIRECT_URI.to_owned().into()],
         internal: true,
     }
 }
@@ -31,7 +31,7 @@ pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &st
         let client: Value = client.expect("a registration").json().await.expect("JSON");
         client["client_id"].as_str().expect("a client id").to_owned()
     } else {
-        internal_client().client_id
+        internal_client().client_id.into_inner()
     };
     let client_id = client_id.as_str();
 

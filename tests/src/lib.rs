@@ -21,6 +21,7 @@ mod peers;
 mod postgres;
 mod proxy;
 mod redis;
+mod service_process;
 mod spy;
 mod tls;
 mod tools;
@@ -33,16 +34,18 @@ pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;
 pub use mesh::{
-    Auth, Edge, TestMesh, permit, serve_cached, serve_conformance, serve_notes, uncached,
+    Auth, Edge, REPLICA_SECRET, TestMesh, permit, serve_cached, serve_conformance, serve_notes,
+    uncached,
 };
 pub use moto::Moto;
 pub use peers::connect;
 pub use postgres::Postgres;
 pub use proxy::{Proxy, ProxyMode};
+pub use service_process::ServiceProcess;
 pub use spy::Spy;
 pub use tls::{SignedCertificate, TestAuthority, TlsListener};
 pub use tools::{
-    chromium, conformance_suite, go_client, java_client, node_modules, node_modules_of, program,
-    python, python_with, repository,
+    chromium, conformance_suite, go_client, go_modules, java_client, node_modules, node_modules_of,
+    program, python, python_sdk, python_wheels, python_with, repository,
 };
 pub use vault::{Vault, bao};

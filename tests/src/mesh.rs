@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
 use drawbridge_credentials::VaultConfig;
 use drawbridge_mesh::{HostedService, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_runtime::{Listen, LogFormat, LogSink, TelemetryConfig};
+use drawbridge_sdk::ToolServiceConfig;
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
 use tempfile::TempDir;
 use url::Url;
@@ -26,6 +26,9 @@ use crate::{
 
 mod contracts;
 mod rollout;
+
+/// The `--secret` of edges that are replicas of one another.
+pub const REPLICA_SECRET: &str = "the one secret of all replicas in a test";
 
 /// A whole mesh on free ports, with its own copy of the policies and its own log.
 #[derive(Debug)]
@@ -102,6 +105,11 @@ impl TestMesh {
         fs::write(path, text.replacen(from, to, 1)).expect("a policy file that can be written");
     }
 
+    /// Writes a file in the folder of policies.
+    pub fn write_policy(&self, file: &str, text: &str) {
+        fs::write(self.policies.path().join(file), text).expect("a file");
+    }
+
     /// The log of all services so far.
     pub fn log(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,26 +169,14 @@ impl TestMesh {
                 .expect("a port")
         };
         let (address, admin) = (free(), free());
+        let issuer = self.mesh.state.issuer_name().to_owned();
         let mut config = drawbridge_auth::Config {
             listen: Listen::Address(address),
             admin_listen: Listen::Address(admin),
-            issuer: Some(self.mesh.state.issuer_name().to_owned()),
             allow_private_addresses: true,
-            issuer_tenants: Vec::new(),
-            issuers: None,
-            audience: vec![self.mesh.mcp_url.to_string()],
-            refused_tokens: RefusedTokensConfig::default(),
-            seen: SeenConfig::default(),
             internal_audience: self.mesh.state.internal_audience.clone(),
             policies: self.policies.path().to_owned(),
-            transaction_issuer: "drawbridge-auth".to_owned(),
-            transaction_ttl_seconds: 30,
-            transaction_key_seconds: 86_400,
-            redis_url: None,
-            revocations_file: None,
-            decision_log: DecisionLogConfig::default(),
-            mtls: MtlsServerConfig::default(),
-            mtls_allow_edge: Vec::new(),
+            ..drawbridge_auth::Config::new(issuer, vec![self.mesh.mcp_url.to_string()])
         };
         change(&mut config);
         let url = |address: SocketAddr, path: &str| {
@@ -285,10 +281,11 @@ impl TestMesh {
         let (listen, address) =
             Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let auth_url = self.mesh.state.auth_url.clone();
-        let mut config = drawbridge_tickets::Config::new(auth_url, self.transaction_keys());
-        config.listen = listen;
+        let service = ToolServiceConfig::on_free_ports(self.transaction_keys());
+        let mut config = drawbridge_tickets::Config::new(auth_url, service);
+        config.service.listen = listen;
         config.credentials.vault = Some(vault);
-        config.mtls = self.mtls_server("tickets");
+        config.service.mtls = self.mtls_server("tickets");
         let hosted =
             HostedService::start("tickets", &self.config.telemetry, |telemetry| async move {
                 drawbridge_tickets::start(config, &telemetry).await

@@ -28,6 +28,16 @@ pub fn python() -> PathBuf {
     python_with("python")
 }
 
+/// The Python with Drawbridge's package for tool services.
+pub fn python_sdk() -> PathBuf {
+    python_with("python-sdk")
+}
+
+/// The wheels of what services in Python depend on.
+pub fn python_wheels() -> PathBuf {
+    program(tools().join("python-sdk/wheels"))
+}
+
 /// The Python of the virtual environment `client`, which contains an MCP client.
 pub fn python_with(client: &str) -> PathBuf {
     program(tools().join(client).join("bin/python"))
@@ -43,6 +53,11 @@ pub fn go_client() -> PathBuf {
 pub fn java_client(client: &str) -> String {
     let built = program(tools().join(client).join("target"));
     format!("{0}/classes:{0}/dependency/*", built.display())
+}
+
+/// The module cache with what services in Go depend on.
+pub fn go_modules() -> PathBuf {
+    program(tools().join("go-modules"))
 }
 
 /// The folder of npm packages with the official SDK.

@@ -1,8 +1,7 @@
 use std::path::PathBuf;
 
 use drawbridge_auth::policy::{PolicyError, PolicyWorkspace, Problem, Severity, cases};
-use drawbridge_runtime::ConfigText;
-use serde::Deserialize;
+use drawbridge_config::{ConfigText, issuers::IssuersFile};
 use serde_json::json;
 
 use super::{CommonArgs, Verdict, paint, pluralize, print_json, print_problems};
@@ -23,24 +22,12 @@ pub struct CheckArgs {
     issuers: Option<PathBuf>,
 }
 
-/// The issuers file, reduced to the names.
-#[derive(Deserialize)]
-struct IssuersFile {
-    #[serde(default)]
-    issuers: Vec<Issuer>,
-}
-
-#[derive(Deserialize)]
-struct Issuer {
-    issuer: String,
-}
-
 /// The warnings about valid policies, and the errors in their issuers and cases.
 fn find_problems(workspace: &PolicyWorkspace, args: &CheckArgs) -> anyhow::Result<Vec<Problem>> {
     let mut problems = workspace.warnings();
     if let Some(path) = &args.issuers {
         let IssuersFile { issuers } = ConfigText::read(path)?.parse()?;
-        let issuers: Vec<_> = issuers.into_iter().map(|issuer| issuer.issuer).collect();
+        let issuers: Vec<_> = issuers.into_iter().map(|entry| entry.issuer.into_inner()).collect();
         problems.extend(workspace.check_issuers(&issuers));
     }
     match cases(&args.common.policies) {

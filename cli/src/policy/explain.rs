@@ -2,8 +2,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use drawbridge_auth::policy::{
-    Contribution, DecisionOutcome, Explained, Explanation, PolicyWorkspace, PrincipalSpec, suggest,
+    Contribution, DecisionOutcome, Explained, Explanation, PolicyWorkspace, suggest,
 };
+use drawbridge_config::policy::PrincipalSpec;
 use drawbridge_idp::Facts;
 use serde_json::Value;
 

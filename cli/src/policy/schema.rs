@@ -12,6 +12,7 @@ use drawbridge_auth::policy::{ALIASES_ANNOTATION, VALUES_ANNOTATION};
 use drawbridge_contract::{
     Contract, EffectiveHints, ExposedMethod, Exposure, PolicyType, exposed_methods, policy_fields,
 };
+use drawbridge_runtime::bounded;
 use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Value, json};
 
@@ -39,14 +40,15 @@ pub struct SchemaArgs {
 pub(super) async fn run(args: SchemaArgs) -> anyhow::Result<()> {
     let mut contracts = args.services.read().await?;
     if contracts.is_empty() {
-        let pool = drawbridge_contract::built_in()?;
+        let pool = drawbridge_mesh::contracts()?;
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
         contracts.push(Contract { pool, services });
     }
     let mut stale = Vec::new();
     for (name, text) in contracts.iter().flat_map(files) {
         let path = args.out.join(name);
-        if fs::read_to_string(&path).is_ok_and(|current| current == text) {
+        let current = bounded::read_file_to_string(&path, text.len() as u64);
+        if current.is_ok_and(|current| current == text) {
             continue;
         }
         if args.check {
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_checked_in_catalog_is_up_to_date() {
-        let pool = drawbridge_contract::built_in().unwrap();
+        let pool = drawbridge_mesh::contracts().unwrap();
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
         let catalog = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/catalog"));
         let files = files(&Contract { pool, services });

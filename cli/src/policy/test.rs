@@ -1,5 +1,6 @@
 use anyhow::Context as _;
-use drawbridge_auth::policy::{CaseResult, Expected, PolicyError, Problem, cases};
+use drawbridge_auth::policy::{CaseResult, PolicyError, Problem, cases};
+use drawbridge_config::policy::Expected;
 use serde_json::json;
 
 use super::{CommonArgs, Verdict, open_workspace, paint, pluralize, print_json, print_problems};
@@ -70,7 +71,7 @@ fn print(results: &[CaseResult], problems: &[Problem]) {
 fn describe(expected: Expected, policies: Option<&[String]>) -> String {
     let expected = match expected {
         Expected::Allow => "allow",
-        Expected::Conditional => "perhaps",
+        Expected::Conditional => "conditional",
         Expected::Deny => "deny",
     };
     match policies {

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use comfy_table::{ColumnConstraint, Table, Width};
-use drawbridge_auth::policy::{DecisionOutcome, PolicyWorkspace, PrincipalSpec};
+use drawbridge_auth::policy::{DecisionOutcome, PolicyWorkspace};
+use drawbridge_config::policy::PrincipalSpec;
 use drawbridge_proto::auth::v1::{CatalogItem, operation::Kind};
 use serde::Serialize;
 

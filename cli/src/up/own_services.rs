@@ -152,7 +152,7 @@ async fn unlocked_items(
     let text =
         ConfigText::read_within(lock, LOCK_BYTES_MAX).map_err(|error| error_chain(&error))?;
     let before = CatalogLock::parse(&text).map_err(|error| error_chain(&error))?;
-    let pool = drawbridge_contract::built_in().map_err(|error| error_chain(&error))?;
+    let pool = drawbridge_mesh::contracts().map_err(|error| error_chain(&error))?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     contracts.push(Contract { pool, services });
     let offer = preview_catalog(mesh.edge_config.as_deref(), peers, &contracts)

@@ -1,6 +1,6 @@
 //! Commands: help, errors, documentation, `revoke` and `vault`.
 
-mod docs;
+pub(crate) mod docs;
 mod errors;
 mod help;
 mod links;

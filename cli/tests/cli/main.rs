@@ -18,9 +18,14 @@ use tempfile::TempDir;
 
 mod catalog;
 mod commands;
+mod config;
+mod init;
+mod mcp;
+mod new;
 mod policy;
 mod revoke;
 mod transform;
+mod tutorials;
 mod up;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -49,6 +54,15 @@ impl Up {
         Self::spawn(state, command)
     }
 
+    /// A mesh started in a folder that is no checkout.
+    fn outside_a_checkout(folder: &Path, more: &[&str]) -> Self {
+        let state = new_state();
+        let mut command = drawbridge(state.path());
+        command.args(["up", "--free-ports", "--json", "--log", "warn"]).args(more);
+        command.current_dir(folder);
+        Self::spawn(state, command)
+    }
+
     /// Another mesh of the same user.
     fn sibling(&self, more: &[&str]) -> Self {
         let mut command = drawbridge(self.state.path());
@@ -64,8 +78,10 @@ impl Up {
     }
 
     fn spawn(state: Arc<TempDir>, mut command: Command) -> Self {
-        let mut child =
-            command.current_dir(REPOSITORY).stdout(Stdio::piped()).spawn().expect("the binary");
+        if command.get_current_dir().is_none() {
+            command.current_dir(REPOSITORY);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");

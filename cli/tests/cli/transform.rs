@@ -102,7 +102,7 @@ fn try_reports_errors() {
     assert!(failure(&principal, json!({})).contains("alice.json is not a valid principal"));
     folder.write("edge.toml", &CONFIG.replace("| min", "| mni"));
     let failure = failure(&["--tool", "invoices_search"], json!({}));
-    let place = "edge.toml:7: the request program does not compile: undefined filter mni/0\n  |\n\
+    let place = "edge.toml:7:34: the request program does not compile: undefined filter mni/0\n  |\n\
                  7 | .page_size = ([.page_size, 50] | mni)\n  |                                  \
                  ^^^";
     assert!(failure.contains(place), "{failure}");

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{Up, drawbridge, text};
 
-mod client;
+pub(crate) mod client;
 mod dependencies;
 mod leftovers;
 mod meshes;
@@ -21,7 +21,7 @@ mod restart;
 const PORTS: [u16; 12] = [0, 1, 10, 11, 80, 81, 110, 111, 120, 121, 130, 131];
 
 /// The first port of a range in which all of a mesh's ports are free. Each test gets another range.
-fn first_port() -> u16 {
+pub(crate) fn first_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FROM: u16 = 12_000;
     const STEP: u16 = 140;
@@ -58,7 +58,7 @@ impl Drop for ChildGuard {
 }
 
 /// A program that the tests need, in the folder that `tests/setup.sh` installs into.
-fn tool(path: &str) -> PathBuf {
+pub(crate) fn tool(path: &str) -> PathBuf {
     let tools = std::env::var_os("DRAWBRIDGE_TOOLS");
     let tools =
         tools.map_or_else(|| PathBuf::from(crate::REPOSITORY).join(".tools"), PathBuf::from);

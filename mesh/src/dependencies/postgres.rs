@@ -45,7 +45,8 @@ impl Postgres {
     /// # Errors
     /// When it cannot be run or does not answer.
     pub async fn start(binaries: &Path) -> Result<Self, DependencyError> {
-        let (folder, port) = prepare(PROGRAM)?;
+        let (folder, reserved) = prepare(PROGRAM)?;
+        let port = reserved.number;
         let password = Uuid::new_v4().to_string();
         let failed = |source| DependencyError::Prepare { program: PROGRAM, source };
         // A subfolder: the server's user must not be able to write the run folder's pid file.
@@ -82,7 +83,7 @@ impl Postgres {
             &Ipv4Addr::LOCALHOST.to_string(),
         ]);
         command.args(["-F", "-c", "unix_socket_directories="]);
-        let server = Server::run(PROGRAM, command, folder, "".into())?;
+        let server = Server::run(PROGRAM, command, folder, vec![reserved], "".into())?;
         let mut postgres =
             Self { server, port, binaries: binaries.to_owned(), password: password.into() };
         let binaries = postgres.binaries.clone();

@@ -38,7 +38,8 @@ impl Redis {
         program: &Path,
         overrides: &str,
     ) -> Result<Self, DependencyError> {
-        let (folder, port) = prepare(PROGRAM)?;
+        let (folder, reserved) = prepare(PROGRAM)?;
+        let port = reserved.number;
         let password = Uuid::new_v4();
         let config = format!(
             "port {port}\nbind {}\nrequirepass {password}\nsave \"\"\nappendonly no\n{overrides}\n",
@@ -47,7 +48,7 @@ impl Redis {
         let mut command = Command::new(program);
         // By standard input: a command line would show the password to other users.
         command.arg("-");
-        let server = Server::run(PROGRAM, command, folder, config.into())?;
+        let server = Server::run(PROGRAM, command, folder, vec![reserved], config.into())?;
         let url = format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST);
         let mut redis = Self { server, port, url };
         redis.wait_until_serving().await?;

@@ -69,7 +69,7 @@ done
 
 /// A folder that is removed when this process ends, after the server in it was stopped.
 #[derive(Debug)]
-pub(crate) struct RunFolder {
+pub struct RunFolder {
     folder: TempDir,
     /// Locked until the folder is removed.
     _owner: File,
@@ -77,7 +77,10 @@ pub(crate) struct RunFolder {
 
 impl RunFolder {
     /// Creates a folder that only this user may enter.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn new() -> io::Result<Self> {
         let own = fs::Permissions::from_mode(0o700);
         let folder = tempfile::Builder::new().prefix(PREFIX).permissions(own).tempdir()?;
         // Locked before the file gets its name: a folder with an unlocked file counts as a
@@ -90,7 +93,9 @@ impl RunFolder {
         Ok(Self { folder, _owner: owner })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 

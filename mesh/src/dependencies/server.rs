@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
@@ -10,6 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::net::TcpSocket;
 
 use super::{DependencyError, RunFolder};
 
@@ -30,14 +31,18 @@ pub struct Server {
     input: SecretString,
     child: Child,
     folder: RunFolder,
+    /// Reserved while the server does not run, too: nothing else may answer in its place.
+    _ports: Vec<ReservedPort>,
 }
 
 impl Server {
-    /// Runs a program and writes `input` to its standard input, then closes it.
+    /// Runs a program that listens on `ports`, and writes `input` to its standard input, then
+    /// closes it.
     pub(super) fn run(
         program: &'static str,
         mut command: Command,
         folder: RunFolder,
+        ports: Vec<ReservedPort>,
         input: SecretString,
     ) -> Result<Self, DependencyError> {
         // In its own group: Ctrl-C must reach only the mesh, which needs the server until it has
@@ -45,7 +50,7 @@ impl Server {
         command.process_group(0);
         let child = spawn(&mut command, &folder, &input);
         let child = child.map_err(|source| DependencyError::Run { program, source })?;
-        Ok(Self { program, command, input, child, folder })
+        Ok(Self { program, command, input, child, folder, _ports: ports })
     }
 
     /// Kills it, as a failing machine would.
@@ -134,13 +139,52 @@ fn spawn(command: &mut Command, folder: &RunFolder, input: &SecretString) -> io:
     Ok(child)
 }
 
-/// A run folder for a server, and a port that is free now.
-pub(super) fn prepare(program: &'static str) -> Result<(RunFolder, u16), DependencyError> {
-    let prepared = || io::Result::Ok((RunFolder::new()?, free_port()?));
+/// A run folder for a server, and a port for it.
+pub(super) fn prepare(program: &'static str) -> Result<(RunFolder, ReservedPort), DependencyError> {
+    let prepared = || io::Result::Ok((RunFolder::new()?, ReservedPort::new()?));
     prepared().map_err(|source| DependencyError::Prepare { program, source })
 }
 
-/// A port that is free now.
-pub(super) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// A port on loopback that the system assigns to no other process while this exists.
+#[derive(Debug)]
+pub(super) struct ReservedPort {
+    pub(super) number: u16,
+    /// Bound, but not listening. Linux lets a server listen on the port of such a socket, if both
+    /// set `SO_REUSEADDR`; elsewhere the port is free, but not reserved.
+    #[cfg(target_os = "linux")]
+    _socket: TcpSocket,
+}
+
+impl ReservedPort {
+    pub(super) fn new() -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let number = socket.local_addr()?.port();
+        Ok(Self {
+            number,
+            #[cfg(target_os = "linux")]
+            _socket: socket,
+        })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_server_can_listen_on_its_reserved_port_again_and_nothing_answers_meanwhile() {
+        let port = ReservedPort::new().unwrap();
+        let address = (Ipv4Addr::LOCALHOST, port.number);
+        for _ in 0..2 {
+            let server = TcpListener::bind(address).unwrap();
+            drop(TcpStream::connect(address).unwrap());
+            drop(server);
+            let refused = TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
 }

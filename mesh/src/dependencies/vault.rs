@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     DependencyError,
-    server::{Server, free_port, prepare},
+    server::{ReservedPort, Server, prepare},
 };
 
 const PROGRAM: &str = "vault";
@@ -47,17 +47,21 @@ impl Vault {
     /// # Errors
     /// When it cannot be run or does not answer.
     pub async fn start(program: &Path, storage: Storage) -> Result<Self, DependencyError> {
-        let (folder, port) = prepare(PROGRAM)?;
+        let prepare_failed = |source| DependencyError::Prepare { program: PROGRAM, source };
+        let (folder, reserved) = prepare(PROGRAM)?;
+        let reserved_for_cluster = ReservedPort::new().map_err(prepare_failed)?;
+        let (port, cluster_port) = (reserved.number, reserved_for_cluster.number);
         let data = folder.path().join("data");
         let config = folder.path().join("config.hcl");
         let write = || {
             fs::create_dir(&data)?;
-            fs::write(&config, config_text(storage, &data, port, free_port()?))
+            fs::write(&config, config_text(storage, &data, port, cluster_port))
         };
-        write().map_err(|source| DependencyError::Prepare { program: PROGRAM, source })?;
+        write().map_err(prepare_failed)?;
         let mut command = Command::new(program);
         command.arg("server").arg("-config").arg(&config).env("HOME", folder.path());
-        let mut server = Server::run(PROGRAM, command, folder, "".into())?;
+        let ports = vec![reserved, reserved_for_cluster];
+        let mut server = Server::run(PROGRAM, command, folder, ports, "".into())?;
         let url = format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
         let url: Url = url.parse().map_err(|_| failed("its address is not a valid URL"))?;
 

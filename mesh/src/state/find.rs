@@ -104,6 +104,7 @@ mod tests {
         let state = MeshState {
             name: name.parse().unwrap(),
             pid: 123,
+            mcp_url: "http://127.0.0.1:7180/mcp".parse().unwrap(),
             issuer: "http://127.0.0.1:7100".parse().unwrap(),
             auth_url: "http://127.0.0.1:7110".parse().unwrap(),
             internal_audience: "drawbridge-auth".to_owned(),

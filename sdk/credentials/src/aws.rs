@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
-    breaker::CircuitBreaker,
+    circuit::SourceCircuit,
     error::{CredentialsError, Outage, SetupError},
     is_path_segment,
     lease::Secret,
@@ -45,7 +45,7 @@ pub struct AwsSecretsManager {
     endpoint: Option<Url>,
     /// Created at the first use: finding the region may need a request.
     client: OnceCell<Client>,
-    breaker: CircuitBreaker,
+    circuit: SourceCircuit,
 }
 
 impl AwsSecretsManager {
@@ -70,7 +70,7 @@ impl AwsSecretsManager {
             region,
             endpoint,
             client,
-            breaker: CircuitBreaker::new("AWS Secrets Manager"),
+            circuit: SourceCircuit::new("AWS Secrets Manager"),
         })
     }
 
@@ -85,7 +85,7 @@ impl AwsSecretsManager {
         tenant: &str,
         name: &str,
     ) -> Result<Secret, CredentialsError> {
-        self.breaker
+        self.circuit
             .call(async {
                 let id = format!("{}/{tenant}/{}/{name}", self.prefix, self.service);
                 let response = self.client().await.get_secret_value().secret_id(id).send().await;

@@ -17,7 +17,7 @@ use reqwest::redirect;
 use url::Url;
 
 use super::{
-    breaker::CircuitBreaker,
+    circuit::SourceCircuit,
     error::{CredentialsError, Outage, SetupError},
     lease::Secret,
     timeouts::{CONNECT_TIMEOUT, TRY_TIMEOUT},
@@ -48,7 +48,7 @@ pub struct AzureConfig {
 pub struct AzureKeyVault {
     service: String,
     client: SecretClient,
-    breaker: CircuitBreaker,
+    circuit: SourceCircuit,
 }
 
 impl std::fmt::Debug for AzureKeyVault {
@@ -102,7 +102,7 @@ impl AzureKeyVault {
         Ok(Self {
             service: service.to_owned(),
             client,
-            breaker: CircuitBreaker::new("Azure Key Vault"),
+            circuit: SourceCircuit::new("Azure Key Vault"),
         })
     }
 
@@ -115,7 +115,7 @@ impl AzureKeyVault {
         if name.len() > NAME_BYTES_MAX {
             return Err(CredentialsError::NoSuchSecret);
         }
-        self.breaker
+        self.circuit
             .call(async {
                 let response = self
                     .client

@@ -8,7 +8,7 @@ use super::{
     CredentialLimits, CredentialSource, Credentials, EmbeddedSource, SetupError, Vault,
     VaultConfig, VaultLogin,
 };
-use drawbridge_runtime::GrpcUrl;
+use drawbridge_runtime::{GrpcUrl, parse_defaults};
 use drawbridge_transport::{Peers, SpiffeId};
 
 /// The source of a tool service's credentials.
@@ -45,16 +45,7 @@ impl CredentialsConfig {
     /// No source yet, and auth at this address.
     #[must_use]
     pub fn new(auth_url: Url) -> Self {
-        Self {
-            auth_url: auth_url.into(),
-            vault: None,
-            vault_login: VaultLogin::default(),
-            #[cfg(feature = "aws")]
-            aws: None,
-            #[cfg(feature = "azure")]
-            azure: None,
-            embedded: None,
-        }
+        Self { auth_url: auth_url.into(), ..parse_defaults(&[]) }
     }
 
     /// A config with settings for every source, so that environment variables can change each of

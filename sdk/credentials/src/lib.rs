@@ -11,7 +11,7 @@ use drawbridge_proto::auth::v1::auth_service_client::AuthServiceClient;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use drawbridge_runtime::RequestId;
+use drawbridge_runtime::{RequestId, metric};
 use drawbridge_transport::{
     CallContext,
     transaction_token::{Principal, VerifiedCaller},
@@ -21,14 +21,14 @@ use drawbridge_transport::{
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
-pub mod bootstrap;
-mod breaker;
+mod circuit;
 mod config;
 mod embedded;
 mod error;
 mod grant;
 mod lease;
 mod lease_owner;
+mod metrics;
 mod on_behalf_of;
 mod revocation;
 mod session;
@@ -47,11 +47,12 @@ pub use config::CredentialsConfig;
 pub use embedded::EmbeddedSource;
 pub use error::{CredentialsError, Outage, SetupError};
 pub use lease::{DatabaseLease, IssuedCertificate, Secret};
+pub use metrics::METRICS;
 use on_behalf_of::OnBehalfOf;
 use session::Session;
 use sessions::Sessions;
 pub use source::CredentialSource;
-pub use vault::{LoginMethod, Vault, VaultConfig, VaultLogin};
+pub use vault::{LoginMethod, Vault, VaultApi, VaultConfig, VaultLogin};
 
 /// Bounds on sessions.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,7 @@ impl Credentials {
     /// Credentials from a source. Must be called within a runtime, which renews and revokes them.
     #[must_use]
     pub fn new(source: CredentialSource, limits: CredentialLimits) -> Self {
+        metric::describe(METRICS);
         Self { inner: Sessions::new(source, limits) }
     }
 

@@ -9,11 +9,11 @@ use drawbridge_proto::auth::v1::{
     IntrospectRequest, WatchRequest, auth_service_client::AuthServiceClient,
 };
 use secrecy::ExposeSecret as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Status, transport::Channel};
 
 use super::{sessions::Sessions, timeouts::CALL_TIMEOUT};
-use drawbridge_runtime::RequestId;
+use drawbridge_runtime::{RequestId, backoff::ReconnectDelays};
 use drawbridge_transport::CallContext;
 
 /// Auth sends at least one message a second. The stream counts as lost after this time without one.
@@ -22,18 +22,18 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many sessions one introspection request covers.
 const TOKENS_PER_REQUEST_MAX: usize = 256;
-/// The delay before the stream is opened again.
-const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 /// Watches auth's revocations forever, and revokes what revoked principals have. While the stream
 /// is lost, leases stay valid until they expire.
 pub(super) async fn watch(sessions: Arc<Sessions>, auth: AuthServiceClient<Channel>) {
     let mut known = None;
+    let mut delays = ReconnectDelays::default();
     loop {
+        let began = Instant::now();
         let status = watch_once(&sessions, &auth, &mut known).await;
         let (code, message) = (status.code(), status.message());
-        tracing::debug!(?code, message, "the revocation stream from auth is lost");
-        sleep(RECONNECT_DELAY).await;
+        tracing::debug!(?code, detail = message, "the revocation stream from auth is lost");
+        delays.wait_after(began.elapsed()).await;
     }
 }
 
@@ -59,7 +59,7 @@ async fn watch_once(
                 sleep(CALL_TIMEOUT).await;
                 if let Err(status) = revoke_inactive(&sessions, &auth).await {
                     let (code, message) = (status.code(), status.message());
-                    tracing::warn!(?code, message, "cannot check for revoked principals");
+                    tracing::warn!(?code, detail = message, "cannot check for revoked principals");
                 }
             });
         }

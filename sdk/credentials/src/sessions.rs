@@ -4,7 +4,6 @@
 use std::{future::ready, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use metrics::{counter, gauge};
 use moka::{
     future::{Cache, FutureExt as _},
     notification::RemovalCause,
@@ -23,6 +22,7 @@ use super::{
     session::{LifetimeExpiry, Session},
     source::CredentialSource,
 };
+use crate::metrics::{EXPIRY_MIN, SESSIONS, USES};
 use drawbridge_transport::{
     CallContext,
     transaction_token::{Principal, VerifiedCaller},
@@ -270,10 +270,8 @@ impl Sessions {
             tokio::time::sleep(MAINTENANCE_INTERVAL).await;
             let sessions: Vec<_> = self.by_owner.iter().collect();
             let soonest = sessions.iter().filter_map(|(_, session)| session.soonest_expiry()).min();
-            gauge!("credentials_sessions")
-                .set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
-            gauge!("credentials_seconds_to_expiry_min")
-                .set(soonest.unwrap_or_default().as_secs_f64());
+            SESSIONS.get().set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
+            EXPIRY_MIN.get().set(soonest.unwrap_or_default().as_secs_f64());
             let renewing = stream::iter(sessions).for_each_concurrent(
                 CONCURRENCY_MAX,
                 async |(owner, session)| {
@@ -324,5 +322,5 @@ impl Revoker {
 
 fn count_use(what: &'static str, fresh: bool) {
     let from = if fresh { "source" } else { "cache" };
-    counter!("credentials_uses_total", "what" => what, "from" => from).increment(1);
+    USES.with([what.into(), from.into()]).increment(1);
 }

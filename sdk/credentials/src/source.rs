@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
 use tracing::{Instrument as _, field::Empty};
 
 #[cfg(feature = "aws")]
@@ -17,6 +16,7 @@ use super::{
     on_behalf_of::OnBehalfOf,
     vault::Vault,
 };
+use crate::metrics::{OPERATION_DURATION, OPERATIONS};
 
 /// A source of credentials. Only Vault authenticates the caller: the stores of the clouds give
 /// secrets to the service itself, which requests those of the caller's tenant.
@@ -177,9 +177,7 @@ async fn instrumented<T>(
             _ => tracing::warn!(operation, %error, "credentials"),
         });
     }
-    counter!("credentials_operations_total", "operation" => operation, "outcome" => outcome)
-        .increment(1);
-    histogram!("credentials_operation_duration_seconds", "operation" => operation)
-        .record(began.elapsed().as_secs_f64());
+    OPERATIONS.with([operation.into(), outcome.into()]).increment(1);
+    OPERATION_DURATION.with([operation.into()]).record(began.elapsed());
     done
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use drawbridge_runtime::parse_defaults;
 use rustify::enums::RequestMethod;
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use serde_json::{Value, json};
@@ -18,14 +19,16 @@ use super::{
     on_behalf_of::OnBehalfOf,
 };
 
+mod api;
 mod certificate;
 mod client;
 mod endpoint;
 mod http;
 mod login;
 
-pub(super) use client::{Client, RequestAuth};
-pub(super) use endpoint::RawEndpoint;
+pub use api::VaultApi;
+use client::{Client, RequestAuth};
+use endpoint::RawEndpoint;
 use login::ServiceLogin;
 pub use login::{LoginMethod, VaultLogin};
 
@@ -79,18 +82,7 @@ impl VaultConfig {
     /// The Vault at this URL, as `drawbridge vault bootstrap` sets it up.
     #[must_use]
     pub fn new(url: Url) -> Self {
-        Self {
-            vault_url: url,
-            vault_namespace: None,
-            vault_ca_file: None,
-            vault_client_certificate_file: None,
-            vault_auth_mount: "drawbridge".to_owned(),
-            vault_database_mount: "database".to_owned(),
-            vault_kv_mount: "secret".to_owned(),
-            vault_pki_mount: "pki".to_owned(),
-            vault_kubernetes_mount: "kubernetes".to_owned(),
-            vault_approle_mount: "approle".to_owned(),
-        }
+        Self { vault_url: url, ..parse_defaults(&["--vault-url=http://vault"]) }
     }
 }
 

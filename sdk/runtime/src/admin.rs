@@ -12,7 +12,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::{listen::Listen, readiness::Readiness, telemetry::Telemetry};
+use crate::{
+    listen::Listen,
+    readiness::Readiness,
+    telemetry::{Telemetry, process},
+};
 
 /// How often histograms are compacted, so that they do not grow between two scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -55,7 +59,7 @@ impl Admin {
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move || async move { readyz(&readiness) }))
-            .route("/metrics", get(move || async move { metrics.render() }))
+            .route("/metrics", get(move || async move { scrape(&metrics) }))
             .layer(from_fn_with_state(Arc::new(hosts), check_host))
             .merge(extra);
         (listen, router)
@@ -74,6 +78,12 @@ impl Admin {
             }
         }
     }
+}
+
+/// The metrics in Prometheus's text format, with the current figures of the process.
+fn scrape(metrics: &PrometheusHandle) -> String {
+    process::record();
+    metrics.render()
 }
 
 async fn check_host(

@@ -39,11 +39,13 @@ pub fn service_command<A: Args>(service: &str, about: &'static str) -> Command {
     with_env(command.about(about).long_about(None::<&str>).version(version()), service)
 }
 
+/// The commit that the process was built from, if the build named it.
+pub(crate) const COMMIT: Option<&str> = option_env!("DRAWBRIDGE_COMMIT");
+
 /// The version of a service, with the commit if `DRAWBRIDGE_COMMIT` was set at build time.
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
-    option_env!("DRAWBRIDGE_COMMIT")
-        .map_or_else(|| version.to_owned(), |it| format!("{version} ({it})"))
+    COMMIT.map_or_else(|| version.to_owned(), |it| format!("{version} ({it})"))
 }
 
 /// The prefix of the environment variables of the command with this path.

@@ -13,6 +13,8 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::SERVER_HANDSHAKES_FAILED;
+
 /// What clients may use of a TLS port before they are authenticated.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "TLS handshakes")]
@@ -42,7 +44,7 @@ pub struct HandshakeLimits {
 
 impl Default for HandshakeLimits {
     fn default() -> Self {
-        Self { handshakes_max: 1024, handshakes_per_address_max: 128, handshake_timeout_ms: 5_000 }
+        crate::parse_defaults(&[])
     }
 }
 
@@ -61,6 +63,11 @@ pub enum HandshakeError {
     /// No slot is free, and no other handshake may be evicted.
     #[error("too many handshakes are in progress")]
     TooMany,
+}
+
+/// Counts a connection of a service that was not accepted.
+pub fn count_failed_handshake(reason: &'static str) {
+    SERVER_HANDSHAKES_FAILED.with([reason.into()]).increment(1);
 }
 
 /// The handshakes of one port.

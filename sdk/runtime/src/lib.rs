@@ -5,12 +5,20 @@
 
 mod admin;
 mod args;
+pub mod backoff;
 mod blocking;
-mod config_text;
+pub mod bounded;
+mod circuit_breaker;
+mod defaults;
 mod digest;
+pub mod follow;
 pub mod handshakes;
+mod invisible;
 mod listen;
+pub mod metric;
+mod metrics;
 pub mod private_files;
+mod process;
 mod readiness;
 #[cfg(feature = "redis")]
 mod redis;
@@ -24,7 +32,7 @@ pub mod tls;
 mod urls;
 
 #[cfg(feature = "redis")]
-pub use self::redis::{Redis, RedisBreaker, RedisUnavailable};
+pub use self::redis::{Redis, RedisConnection, RedisUnavailable};
 pub use self::{
     admin::Admin,
     args::{
@@ -32,15 +40,19 @@ pub use self::{
         parse_args, print_error, service_command, with_env,
     },
     blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main},
-    config_text::{ConfigText, ConfigTextError},
+    circuit_breaker::{CircuitBreaker, CircuitPermit, Transition},
+    defaults::parse_defaults,
     digest::length_prefixed,
     handshakes::HandshakeLimits,
+    invisible::is_invisible,
     listen::{Accepted, Address, BindError, Listen, ListenError, Plaintext},
+    metrics::METRICS,
+    process::{run_service, serve_until_signal},
     readiness::Readiness,
     request_id::{CallerRequestId, REQUEST_ID, RequestId, RequestIdError},
     security_headers::security_headers,
     serve::{BodyTimeout, HttpLimits, HttpOptions, HttpService, ServerCertificate},
-    service::{RunningService, ServiceBuilder, shutdown_signal},
+    service::{RunningService, ServiceBuilder, ServiceTasks, shutdown_signal},
     socket::{SocketPath, SocketPathError},
     telemetry::{
         LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, error_chain, trace,

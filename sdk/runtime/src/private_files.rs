@@ -3,10 +3,12 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+use crate::bounded;
 
 /// Creates a folder and its parents, which only this user may enter, unless it exists.
 ///
@@ -77,13 +79,8 @@ pub fn read_secret(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// When it is larger, or cannot be read.
 pub fn read_from(file: fs::File, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > bytes_max {
-        let why = format!("{} has more than {bytes_max} bytes", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    }
-    Ok(bytes)
+    bounded::read(file, bytes_max)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Creates or truncates a file that only this user may read.

@@ -23,10 +23,10 @@ use futures::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
-pub use self::breaker::{RedisBreaker, RedisUnavailable};
+pub use self::connection::{RedisConnection, RedisUnavailable};
 use self::servers::Servers;
 
-mod breaker;
+mod connection;
 mod servers;
 
 /// How long finding the writable server and connecting to it may take.

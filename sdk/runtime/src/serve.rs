@@ -10,7 +10,6 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use metrics::{counter, gauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -30,6 +29,7 @@ use self::{
 pub use self::{body::BodyTimeout, certificate::ServerCertificate, limits::HttpLimits};
 use crate::{
     handshakes::{HandshakeError, Handshakes},
+    metrics::{CLOSED_CONNECTIONS, OPEN_CONNECTIONS},
     request_id::{REQUEST_ID, RequestId},
 };
 
@@ -152,7 +152,7 @@ fn http() -> Builder<TokioExecutor> {
 
 /// The response to a request with ambiguous framing.
 fn bad_framing_response() -> Response<Body> {
-    counter!("http_server_closed_connections_total", "reason" => "framing").increment(1);
+    CLOSED_CONNECTIONS.with(["framing".into()]).increment(1);
     let mut response =
         Response::new(Body::from("the framing of the request is not valid HTTP/1.1\n"));
     *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -178,7 +178,7 @@ impl<S: HttpService> Server<S> {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
-        let open = gauge!("http_server_open_connections");
+        let open = OPEN_CONNECTIONS.get();
         open.increment(1);
         // Parts of a stream are sent immediately, not when the client has acknowledged the previous
         // one.
@@ -210,7 +210,7 @@ impl<S: HttpService> Server<S> {
                     HandshakeError::Evicted => "tls_evicted",
                     HandshakeError::TooMany => "tls_too_many",
                 };
-                counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
+                CLOSED_CONNECTIONS.with([reason.into()]).increment(1);
                 tracing::debug!(
                     error = crate::error_chain(&error),
                     "the TLS handshake with a client failed"
@@ -236,7 +236,7 @@ impl<S: HttpService> Server<S> {
             idle = activity.wait_idle(idle_timeout, send_timeout) => {
                 let is_stalled = idle == IdleReason::ClientStalled;
                 let reason = if is_stalled { "send_timeout" } else { "idle" };
-                counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
+                CLOSED_CONNECTIONS.with([reason.into()]).increment(1);
                 if is_stalled {
                     return;
                 }
@@ -257,7 +257,7 @@ impl<S: HttpService> Server<S> {
             }
         };
         if let Err(error) = ended {
-            counter!("http_server_closed_connections_total", "reason" => "protocol").increment(1);
+            CLOSED_CONNECTIONS.with(["protocol".into()]).increment(1);
             tracing::debug!(error, "a connection ended");
         }
     }

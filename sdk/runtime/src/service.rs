@@ -7,7 +7,9 @@ use tokio_util::{
 
 use crate::{
     admin::Admin,
+    args::COMMIT,
     listen::{Address, BindError, Listen, local_address},
+    metric, metrics,
     readiness::Readiness,
     serve::{self, HttpOptions, HttpService},
 };
@@ -26,9 +28,8 @@ const CALLS_DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct ServiceBuilder {
     readiness: Readiness,
-    stopping: CancellationToken,
     unfinished: DropGuard,
-    tasks: TaskTracker,
+    tasks: ServiceTasks,
 }
 
 impl Default for ServiceBuilder {
@@ -38,16 +39,15 @@ impl Default for ServiceBuilder {
 }
 
 impl ServiceBuilder {
-    /// A service that is not ready yet.
+    /// A service that is not ready yet. Its metrics go to the current recorder.
     #[must_use]
     pub fn new() -> Self {
-        let stopping = CancellationToken::new();
-        Self {
-            readiness: Readiness::default(),
-            unfinished: stopping.clone().drop_guard(),
-            stopping,
-            tasks: TaskTracker::new(),
-        }
+        metric::describe(metrics::METRICS);
+        let build = [env!("CARGO_PKG_VERSION").into(), COMMIT.unwrap_or("unknown").into()];
+        metrics::BUILD_INFO.with(build).set(1);
+        let tasks = ServiceTasks::default();
+        let unfinished = tasks.stopping().drop_guard();
+        Self { readiness: Readiness::default(), unfinished, tasks }
     }
 
     /// The readiness of the service.
@@ -59,7 +59,13 @@ impl ServiceBuilder {
     /// Cancelled when the service stops accepting work.
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
-        self.stopping.clone()
+        self.tasks.stopping()
+    }
+
+    /// Runs tasks while the service runs.
+    #[must_use]
+    pub fn tasks(&self) -> ServiceTasks {
+        self.tasks.clone()
     }
 
     /// Runs a task for the service's life. It must end when `stopping` is cancelled.
@@ -131,9 +137,55 @@ impl ServiceBuilder {
             address: address.into(),
             admin,
             readiness: self.readiness,
-            stopping: self.stopping,
             tasks: self.tasks,
         })
+    }
+}
+
+/// The tasks of a service, which end with it.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceTasks {
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+    /// Cancelled at the drain deadline.
+    expired: CancellationToken,
+}
+
+impl ServiceTasks {
+    /// Cancelled when the service stops accepting work.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Runs a task. When the service stops, it waits for the task until the drain deadline, which
+    /// drops it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let expired = self.expired.clone();
+        self.tracker.spawn(async move {
+            expired.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Runs a task that is dropped when the service stops accepting work.
+    pub fn spawn_until_stopping(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tracker.spawn(async move {
+            stopping.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Ends all tasks, those that do not end by themselves at the drain deadline.
+    async fn stop(&self) {
+        self.stopping.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(DRAIN_DEADLINE, self.tracker.wait()).await.is_err() {
+            tracing::warn!(
+                left = self.tracker.len(),
+                "the drain deadline passed; dropping the remaining tasks"
+            );
+            self.expired.cancel();
+        }
     }
 }
 
@@ -145,8 +197,7 @@ pub struct RunningService {
     /// Its admin port, as bound: `/healthz`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     readiness: Readiness,
-    stopping: CancellationToken,
-    tasks: TaskTracker,
+    tasks: ServiceTasks,
 }
 
 impl RunningService {
@@ -161,14 +212,7 @@ impl RunningService {
     pub async fn stop(self) {
         self.readiness.set_not_ready("stopping");
         tokio::time::sleep(UNREADY_DELAY).await;
-        self.stopping.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN_DEADLINE, self.tasks.wait()).await.is_err() {
-            tracing::warn!(
-                left = self.tasks.len(),
-                "the drain deadline passed; dropping the remaining tasks"
-            );
-        }
+        self.tasks.stop().await;
     }
 }
 
@@ -204,5 +248,44 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> impl Future<Output = ()> + S
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A task that never ends by itself. The receiver fails once the task is dropped.
+    fn endless() -> (impl Future<Output = ()> + Send, oneshot::Receiver<()>) {
+        let (held, dropped) = oneshot::channel::<()>();
+        let task = async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        };
+        (task, dropped)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_tasks_until_the_deadline_and_drops_the_rest() {
+        let tasks = ServiceTasks::default();
+        let ((late, late_dropped), (watch, watch_dropped)) = (endless(), endless());
+        let (done, is_done) = oneshot::channel();
+        tasks.spawn(late);
+        tasks.spawn_until_stopping(watch);
+        tasks.spawn(async move {
+            tokio::time::sleep(DRAIN_DEADLINE / 2).await;
+            let _ = done.send(());
+        });
+        tokio::task::yield_now().await;
+        let began = tokio::time::Instant::now();
+        tasks.stop().await;
+        assert_eq!(began.elapsed(), DRAIN_DEADLINE);
+        assert_eq!(is_done.await, Ok(()), "it had time to end");
+        assert!(watch_dropped.await.is_err() && late_dropped.await.is_err());
+        let (another, dropped) = endless();
+        tasks.spawn(another);
+        assert!(dropped.await.is_err(), "a task that begins afterwards ends too");
     }
 }

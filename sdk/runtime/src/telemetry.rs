@@ -22,6 +22,7 @@ use tracing_subscriber::{
 };
 use url::Url;
 
+pub(crate) mod process;
 pub mod trace;
 
 /// The default log filter.
@@ -69,13 +70,7 @@ pub struct TelemetryConfig {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self {
-            log_format: LogFormat::Auto,
-            log: DEFAULT_LOG_FILTER.to_owned(),
-            otlp_endpoint: None,
-            admin_allowed_hosts: Vec::new(),
-            log_sink: LogSink::Stderr,
-        }
+        crate::parse_defaults(&[])
     }
 }
 

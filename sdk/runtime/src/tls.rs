@@ -1,12 +1,12 @@
 //! Certificates and keys in files, which are followed.
 
 use std::{
-    fs, io,
+    error::Error,
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use metrics::{counter, gauge};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_rustls::rustls::{
     self,
@@ -16,9 +16,16 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-pub use self::follow::follow;
+use crate::{
+    bounded, error_chain,
+    follow::FollowReport,
+    metric::{Counter, Gauge, Metric},
+    metrics,
+};
 
-mod follow;
+/// The largest file of keys or certificates, in bytes. Bundles of all public authorities have a
+/// quarter of a megabyte.
+pub const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,37 +57,42 @@ pub enum CertificateError {
     Expired(PathBuf),
 }
 
-/// Under which names reports on followed files are published.
+/// The metrics and the note that report on followed files.
 #[derive(Debug)]
 pub struct ReloadMetrics {
     /// The key of the note in `/readyz`.
     pub note: &'static str,
     /// The gauge of when the certificate expires.
-    pub expires: &'static str,
-    current: &'static str,
-    failed: &'static str,
+    pub expires: Metric<Gauge, 0>,
+    current: Metric<Gauge, 0>,
+    failed: Metric<Counter, 0>,
 }
 
 impl ReloadMetrics {
     /// The certificate of a server for any client.
     pub const SERVER: Self = Self {
         note: "certificate",
-        expires: "tls_certificate_expiry_timestamp_seconds",
-        current: "tls_certificate_current",
-        failed: "tls_certificate_reloads_failed_total",
+        expires: metrics::TLS_EXPIRY,
+        current: metrics::TLS_CURRENT,
+        failed: metrics::TLS_RELOADS_FAILED,
     };
     /// The certificate of a service for its peers.
     pub const PEERS: Self = Self {
         note: "mtls",
-        expires: "mtls_certificate_expiry_timestamp_seconds",
-        current: "mtls_certificate_current",
-        failed: "mtls_certificate_reloads_failed_total",
+        expires: metrics::MTLS_EXPIRY,
+        current: metrics::MTLS_CURRENT,
+        failed: metrics::MTLS_RELOADS_FAILED,
     };
 
-    /// Reports that the files as loaded at startup are in use.
-    pub fn opened(&self) {
-        counter!(self.failed).absolute(0);
-        gauge!(self.current).set(1);
+    /// How changes of the files are reported.
+    #[must_use]
+    pub fn report<E: Error>(&self) -> FollowReport<E> {
+        FollowReport {
+            topic: self.note,
+            current: self.current.get(),
+            failed: self.failed.get(),
+            note: |error| error_chain(error),
+        }
     }
 }
 
@@ -145,12 +157,13 @@ impl KeyPairFiles {
     }
 }
 
-/// Reads a file.
+/// Reads a PEM file.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or is larger than [`PEM_BYTES_MAX`].
 pub fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
+    bounded::read_file(path, PEM_BYTES_MAX)
+        .map_err(|source| CertificateError::Read { path: path.to_owned(), source })
 }
 
 /// The certificates of a PEM file.
@@ -170,6 +183,6 @@ pub fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
 
 /// Sets a gauge to a time, in seconds since 1970.
 #[expect(clippy::cast_precision_loss, reason = "seconds fit for millions of years")]
-pub fn set_expiry_gauge(gauge: &'static str, time: i64) {
-    gauge!(gauge).set(time as f64);
+pub fn set_expiry_gauge(gauge: Metric<Gauge, 0>, time: i64) {
+    gauge.get().set(time as f64);
 }

@@ -6,14 +6,16 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use metrics::counter;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use url::Url;
 
 pub use self::balanced::BalancedChannel;
 use self::replicas::Origin;
-use crate::mtls::{Connector, MtlsError, Peers, handshake_failure};
+use crate::{
+    metrics::CLIENT_HANDSHAKES_FAILED,
+    mtls::{Connector, MtlsError, Peers, handshake_failure},
+};
 use drawbridge_runtime::socket::SocketPathError;
 
 mod balanced;
@@ -127,7 +129,7 @@ impl HandshakeReporter {
             reason,
         );
         if let Some((reason, error)) = failed {
-            counter!("grpc_client_handshakes_failed_total", "reason" => reason).increment(1);
+            CLIENT_HANDSHAKES_FAILED.with([reason.into()]).increment(1);
             if before != Some(reason) {
                 tracing::warn!(host, reason, %error, "a service failed authentication");
             }

@@ -2,11 +2,14 @@
 //! inside the network only where the configuration allows it.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
+use bytes::Bytes;
+use drawbridge_runtime::bounded::{self, BodyError};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::{
     RequestBuilder,
@@ -53,11 +56,13 @@ pub enum FetchError {
         /// The status.
         status: StatusCode,
     },
-    /// The response is too large.
-    #[error("{url} is larger than {BODY_BYTES_MAX} bytes")]
-    TooLarge {
+    /// The response is too large, or ended early.
+    #[error("cannot read the response of {url}")]
+    Body {
         /// The URL.
         url: Url,
+        /// What went wrong.
+        source: BodyError,
     },
     /// The response is not JSON of the expected type.
     #[error("cannot parse the response of {url}")]
@@ -93,7 +98,7 @@ pub struct Fetched {
     pub status: StatusCode,
     /// The HTTP headers.
     pub headers: HeaderMap,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 impl Fetcher {
@@ -113,6 +118,12 @@ impl Fetcher {
             NetworkScope::Anywhere => builder.build()?,
         };
         Ok(Self { http, scope })
+    }
+
+    /// Which addresses it fetches from.
+    #[must_use]
+    pub fn scope(&self) -> NetworkScope {
+        self.scope
     }
 
     /// A request to `url`, if the scope allows it.
@@ -146,16 +157,11 @@ impl Fetcher {
             true => FetchError::Address { url: url.clone() },
             false => FetchError::Http { url: url.clone(), source: source.without_url() },
         };
-        let mut response = request.send().await.map_err(failed)?;
-        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(FetchError::TooLarge { url: url.clone() });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Fetched { url: url.clone(), status, headers, body })
+        let response = http::Response::from(request.send().await.map_err(failed)?);
+        let (head, body) = response.into_parts();
+        let body = bounded::read_body(body, BODY_BYTES_MAX).await;
+        let body = body.map_err(|source| FetchError::Body { url: url.clone(), source })?;
+        Ok(Fetched::new(url.clone(), head.status, head.headers, body))
     }
 
     /// Fetches a JSON document.
@@ -169,8 +175,14 @@ impl Fetcher {
 
 impl Fetched {
     /// A response that was received by other means.
-    pub(crate) fn new(url: Url, status: StatusCode, headers: HeaderMap, body: Vec<u8>) -> Self {
+    pub(crate) fn new(url: Url, status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
         Self { url, status, headers, body }
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
     }
 
     /// Parses the body of a success.
@@ -300,7 +312,8 @@ mod tests {
         let url = serve(routes).await;
         let at = |path: &str| url.join(path).unwrap().to_string();
         let too_large = fetch(NetworkScope::Anywhere, &at("large")).await.unwrap_err();
-        assert!(matches!(too_large, FetchError::TooLarge { .. }), "{too_large:?}");
+        let too_large = drawbridge_runtime::error_chain(&too_large);
+        assert!(too_large.contains("more than 262144 bytes"), "{too_large}");
         let malformed = fetch(NetworkScope::Anywhere, &at("html")).await.unwrap_err();
         assert!(matches!(malformed, FetchError::Malformed { .. }), "{malformed:?}");
         assert_eq!(fetch(NetworkScope::Anywhere, &at("good")).await.unwrap()["a"], 1);

@@ -10,7 +10,7 @@ use crate::{
     mtls::{Acceptor, MtlsError, MtlsServerConfig, Peers},
     transaction_token::Verifier,
 };
-use drawbridge_runtime::{Accepted, Address, BindError, Listen, Readiness, ServiceBuilder};
+use drawbridge_runtime::{Accepted, Address, BindError, Listen, Readiness, ServiceBuilder, metric};
 
 use self::{
     call_layer::CallLayer,
@@ -20,6 +20,7 @@ use self::{
 
 pub use self::incoming::Peer;
 pub(crate) use self::incoming::incoming;
+use crate::metrics::METRICS;
 
 mod call_layer;
 mod incoming;
@@ -111,6 +112,7 @@ impl GrpcServer {
     /// When the address cannot be bound or must not be served in plaintext, or when a tool service
     /// is not in its descriptors.
     pub fn start(self, service: &ServiceBuilder, listen: &Listen) -> Result<Address, BindError> {
+        metric::describe(METRICS);
         self.accept.check_address(&listen.address()?)?;
         let (accepted, address) = listen.accept()?;
         self.check_contract().map_err(|why| BindError::refused(address.clone(), why))?;

@@ -166,6 +166,12 @@ impl Jwks {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Whether both have the same source.
+    #[must_use]
+    pub fn has_same_source(&self, other: &Self) -> bool {
+        self.inner.source.is_same(&other.inner.source)
+    }
+
     /// The key with this id.
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
-use metrics::counter;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{self, server::VerifierBuilderError},
@@ -14,9 +13,11 @@ pub(crate) use self::connector::{Connector, MaybeTls};
 use self::identity::Files;
 pub(crate) use self::identity::Identity;
 pub use self::spiffe::{SpiffeId, SpiffeIdError, SvidError};
+use crate::metrics::METRICS;
 use drawbridge_runtime::{
     Address, BindError, Plaintext, Readiness, ServiceBuilder,
-    handshakes::{HandshakeError, HandshakeLimits, Handshakes},
+    handshakes::{HandshakeError, HandshakeLimits, Handshakes, count_failed_handshake},
+    metric,
     socket::ForeignUser,
     tls::{CertificateError, KeyPairFiles},
 };
@@ -151,6 +152,7 @@ impl Peers {
     /// # Errors
     /// When the files are invalid.
     pub fn start(service: &ServiceBuilder, config: &MtlsConfig) -> Result<Self, MtlsError> {
+        metric::describe(METRICS);
         let peers = Self::open(config)?;
         service.spawn(peers.clone().follow(service.readiness(), service.stopping()));
         Ok(peers)
@@ -247,7 +249,7 @@ impl Acceptor {
                 Some((Either::Right(Box::new(stream.into())), Some(id)))
             }
             Err((reason, error)) => {
-                counter!("grpc_server_handshakes_failed_total", "reason" => reason).increment(1);
+                count_failed_handshake(reason);
                 // A port probe is not worth an info line, nor is each connection of a flood.
                 if [verify::BROKEN, "evicted", "too_many"].contains(&reason) {
                     tracing::debug!(reason, error, "a handshake ended early");

@@ -10,7 +10,7 @@ use drawbridge_runtime::error_chain;
 /// own `Display` prints its source in Rust's debug format.
 #[must_use]
 pub fn status_text(status: &Status) -> String {
-    let (name, message) = (name(status.code()), status.message());
+    let (name, message) = (status_name(status.code()), status.message());
     match status.source() {
         // The message of a broken connection repeats its first cause, or only says that it broke.
         Some(source) => format!("{name}: {}", error_chain(source)),
@@ -20,7 +20,8 @@ pub fn status_text(status: &Status) -> String {
 }
 
 /// The name of a code as gRPC writes it.
-fn name(code: Code) -> &'static str {
+#[must_use]
+pub fn status_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -139,6 +139,24 @@ impl VerifiedCaller {
         request.extensions().get()
     }
 
+    /// The caller of this request to a tool service, which always has one.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when the caller was not verified.
+    pub fn require<T>(request: &tonic::Request<T>) -> Result<&Self, tonic::Status> {
+        Self::from_request(request)
+            .ok_or_else(|| tonic::Status::unauthenticated("the caller was not verified"))
+    }
+
+    /// Whether a person calls directly: neither a program in its own name, nor a service that acts
+    /// for a person. Only then are responses in the request the person's, because only the edge
+    /// asks the person itself.
+    #[must_use]
+    pub fn is_person(&self) -> bool {
+        let facts = self.claims.tctx.facts.as_ref();
+        self.claims.act.is_none() && facts.is_some_and(|facts| !facts.workload)
+    }
+
     /// Issuer, subject and tenant in one text.
     #[must_use]
     pub fn principal(&self) -> &Principal {

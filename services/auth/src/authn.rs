@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::{refused::RefusedTokens, token::TokenFormat};
 
-pub use self::file::IssuersFileError;
+pub use self::file::{IssuersFileError, check as check_issuers};
 pub use self::refused::RefusedTokensConfig;
 pub use self::seen::SeenConfig;
 pub(crate) use self::{

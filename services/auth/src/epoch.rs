@@ -11,7 +11,8 @@ use tonic::Status;
 /// How often the epoch is sent without a change, so that subscribers can detect a lost stream.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The epoch in which decisions are made. It ends when policies, keys or revocations change.
+/// The epoch in which decisions are made. It ends when policies, issuers, their keys or revocations
+/// change.
 #[derive(Debug)]
 pub(crate) struct Epochs {
     current: watch::Sender<WatchResponse>,
@@ -20,8 +21,8 @@ pub(crate) struct Epochs {
 /// What ends an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpochEnd {
-    /// Policies or keys changed.
-    PoliciesOrKeys,
+    /// Policies, issuers or their keys changed.
+    PoliciesOrIssuers,
     /// Revocations changed.
     Revocations,
 }

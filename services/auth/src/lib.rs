@@ -9,7 +9,8 @@ use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use clap::ArgGroup;
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_runtime::{
-    Admin, BindError, Listen, RunningService, ServiceBuilder, Telemetry, parse_url_string,
+    Admin, BindError, Listen, RunningService, ServiceBuilder, Telemetry, metric, parse_defaults,
+    parse_url_string,
 };
 use drawbridge_transport::{GrpcServer, MtlsError, MtlsServerConfig, Peers, SpiffeId};
 use secrecy::SecretString;
@@ -24,12 +25,16 @@ use crate::{
     transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
 };
 
-pub use crate::authn::{Identity, IssuersFileError, RefusedTokensConfig, SeenConfig};
+pub use crate::{
+    authn::{Identity, IssuersFileError, RefusedTokensConfig, SeenConfig, check_issuers},
+    metrics::METRICS,
+};
 
 mod api;
 mod authn;
 pub mod decision_log;
 mod epoch;
+mod metrics;
 pub mod policy;
 mod revocation;
 mod transaction;
@@ -137,6 +142,16 @@ pub struct Config {
     pub mtls_allow_edge: Vec<SpiffeId>,
 }
 
+impl Config {
+    /// A config for access tokens of this issuer that name one of these audiences, with the defaults
+    /// of the options.
+    #[must_use]
+    pub fn new(issuer: String, audience: Vec<String>) -> Self {
+        let placeholders = ["--issuer=http://idp", "--audience=http://edge"];
+        Self { issuer: Some(issuer), audience, ..parse_defaults(&placeholders) }
+    }
+}
+
 /// Auth could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -187,6 +202,7 @@ pub async fn probe_issuers(
 /// If the policies or issuers are invalid, or an address is in use. An unreachable issuer is not an
 /// error: its keys are fetched with the first token.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
+    metric::describe(METRICS);
     let policies = Arc::new(PolicyStore::open(&config.policies)?);
     let ttl = Duration::from_secs(config.transaction_ttl_seconds.into());
     let minter = Arc::new(Minter::new(&config.transaction_issuer, ttl)?);
@@ -206,15 +222,16 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         edges.extend(peers.sibling("edge"));
     }
     builder.spawn(Arc::clone(&policies).follow(builder.readiness(), builder.stopping()));
+    builder.spawn(Arc::clone(&issuers).follow(builder.readiness(), builder.stopping()));
     builder.spawn(Arc::clone(&revocations).follow(builder.readiness(), builder.stopping()));
     builder.spawn(Arc::clone(&epochs).advance_on(
         policies.subscribe(),
-        EpochEnd::PoliciesOrKeys,
+        EpochEnd::PoliciesOrIssuers,
         builder.stopping(),
     ));
     builder.spawn(Arc::clone(&epochs).advance_on(
         issuers.subscribe(),
-        EpochEnd::PoliciesOrKeys,
+        EpochEnd::PoliciesOrIssuers,
         builder.stopping(),
     ));
     builder.spawn(Arc::clone(&epochs).advance_on(

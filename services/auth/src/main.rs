@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use drawbridge_auth::{Config, start};
-use drawbridge_runtime::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
+use drawbridge_auth::start;
+use drawbridge_runtime::run_service;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -13,15 +13,5 @@ const ABOUT: &str =
     "Validates access tokens, evaluates Cedar policies and signs transaction tokens";
 
 fn main() -> ExitCode {
-    run_main(serve())
-}
-
-async fn serve() -> anyhow::Result<()> {
-    let ServiceArgs::<Config> { config, telemetry } = parse_args("auth", ABOUT);
-    let telemetry = Telemetry::install("auth", &telemetry)?;
-    let running = start(config, &telemetry).await?;
-    shutdown_signal().await;
-    running.stop().await;
-    telemetry.flush().await;
-    Ok(())
+    run_service("auth", ABOUT, start)
 }

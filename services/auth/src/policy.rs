@@ -7,7 +7,6 @@ use cedar_policy::{
     PartialRequest, PolicyId, Request, RestrictedExpression, Schema,
 };
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use metrics::counter;
 use moka::sync::Cache;
 use serde_json::Value;
 
@@ -20,16 +19,15 @@ use self::{
     source::PolicyMeta,
 };
 pub use self::{
-    case::{Case, CaseResult, Expected, cases},
+    case::{CaseResult, cases},
     decision::{DecisionOutcome, PolicyDecision, Shadow},
-    principal_spec::PrincipalSpec,
     problem::{Place, PolicyError, Problem, Severity},
     store::PolicyStore,
     suggestion::suggest,
     values::{ALIASES_ANNOTATION, VALUES_ANNOTATION},
     workspace::{Contribution, Explained, Explanation, PolicyWorkspace},
 };
-use crate::Identity;
+use crate::{Identity, metrics::POLICY_ERRORS};
 
 mod caller;
 mod case;
@@ -43,7 +41,6 @@ mod load;
 mod members;
 mod names;
 mod operation;
-mod principal_spec;
 mod problem;
 mod source;
 mod store;
@@ -135,7 +132,7 @@ impl Policies {
             Some(arguments) => self.decide_call(&caller, item, partial, arguments),
         };
         if decision.outcome == DecisionOutcome::Error {
-            counter!("auth_policy_errors_total").increment(1);
+            POLICY_ERRORS.get().increment(1);
         }
         decision
     }

@@ -10,13 +10,15 @@ use std::{
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
 use drawbridge_runtime::Readiness;
-use metrics::gauge;
 use redis::RedisError;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::authn::AccessToken;
+use crate::{
+    authn::AccessToken,
+    metrics::{REVOCATIONS, REVOCATIONS_READABLE},
+};
 
 use self::{file::RevocationsFile, shared::SharedRevocations};
 
@@ -206,7 +208,7 @@ impl Revocations {
         for (tokens, at) in revoked {
             list.add(tokens, at);
         }
-        gauge!("auth_revocations").set(u32::try_from(list.len).unwrap_or(u32::MAX));
+        REVOCATIONS.get().set(u32::try_from(list.len).unwrap_or(u32::MAX));
         drop(list);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -230,7 +232,7 @@ impl Revocations {
     }
 
     fn report(&self, polled: &Result<(), RedisError>, readiness: &Readiness) {
-        gauge!("auth_revocations_readable").set(if polled.is_ok() { 1 } else { 0 });
+        REVOCATIONS_READABLE.get().set(if polled.is_ok() { 1 } else { 0 });
         match polled {
             Ok(()) => tracing::info!("the revocation list is readable"),
             Err(error) => {

@@ -2,22 +2,22 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response,
     filter_catalog_response, operation::Kind,
 };
-use drawbridge_transport::{CallContext, client_span, end_client_span};
-use metrics::counter;
+use drawbridge_runtime::backoff::ReconnectDelays;
+use drawbridge_transport::{CallContext, LoggedCaller, client_span, end_client_span, log_call};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{Instrument as _, Span};
 
-use crate::refusal::Refusal;
+use crate::{metrics::DECISIONS, refusal::Refusal};
 
 use self::decision_cache::{DecisionCache, DecisionKey};
 pub(crate) use self::{decision_cache::NO_EPOCH, lease::StreamLease, reauthorizer::Reauthorizer};
@@ -34,8 +34,6 @@ const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 const EPOCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many stream leases are renewed at once when an epoch ends.
 const RENEWALS_MAX: usize = 16;
-/// How long to wait before the epoch stream is opened again.
-const WATCH_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A client of auth. INVARIANT: without a response from auth nothing is allowed.
 #[derive(Clone, Debug)]
@@ -116,12 +114,14 @@ impl Authorizer {
     /// because no new epoch would invalidate it.
     pub(crate) async fn watch_epochs(self, stopping: CancellationToken) {
         let watching = async {
+            let mut delays = ReconnectDelays::default();
             loop {
+                let began = Instant::now();
                 let status = self.watch_stream().await;
                 self.decisions.clear_epoch();
                 let (code, message) = (status.code(), status.message());
-                tracing::debug!(?code, message, "the epoch stream was lost");
-                tokio::time::sleep(WATCH_RETRY_INTERVAL).await;
+                tracing::debug!(?code, detail = message, "the epoch stream was lost");
+                delays.wait_after(began.elapsed()).await;
             }
         };
         stopping.run_until_cancelled(watching).await;
@@ -201,7 +201,7 @@ impl Authorizer {
         resource: &str,
         operation: pb::Operation,
     ) -> Result<(Allowed, Option<Duration>), Refusal> {
-        counter!("edge_decisions_total", "source" => "auth").increment(1);
+        DECISIONS.with(["auth".into()]).increment(1);
         let item = operation.item.as_ref().map_or_else(String::new, |item| item.name.clone());
         let request = pb::AuthorizeRequest {
             access_token: token.expose_secret().to_owned(),
@@ -253,7 +253,7 @@ impl Authorizer {
     ) -> Result<Allowed, Refusal> {
         match self.decisions.rejected(&DecisionKey::new(token, resource, &connect_operation())) {
             Some(description) => {
-                counter!("edge_decisions_total", "source" => "refused").increment(1);
+                DECISIONS.with(["refused".into()]).increment(1);
                 Err(Refusal::Unauthenticated { description: Some(description.to_string()) })
             }
             None => self.decide(context, token, resource, connect_operation(), |_, _, _| {}).await,
@@ -304,14 +304,14 @@ fn client_address(context: &CallContext) -> String {
 
 /// Records the use of a cached decision: the decision log of auth contains the decision only once.
 fn record_cached(context: &CallContext, operation: &pb::Operation, allowed: &Allowed) {
-    counter!("edge_decisions_total", "source" => "cache").increment(1);
-    let pb::Principal { issuer, subject, client_id, .. } = &*allowed.principal;
+    DECISIONS.with(["cache".into()]).increment(1);
     let pb::Decision { policy_ids, policy_revision } = &*allowed.decision;
     let item = operation.item.as_ref().map_or("", |item| item.name.as_str());
     let operation = operation.kind().as_str_name();
-    tracing::info!(
+    log_call!(
+        LoggedCaller::new(&allowed.principal, None),
         request_id = %context.request_id,
-        issuer, subject, client_id, item, operation, ?policy_ids, policy_revision,
+        item, operation, ?policy_ids, policy_revision,
         "cached decision used"
     );
 }
@@ -321,7 +321,7 @@ fn end_span<T>(response: Result<T, Status>, span: &Span) -> Result<T, Refusal> {
     end_client_span(span, code);
     response.map_err(|status| {
         let (code, message) = (status.code(), status.message());
-        span.in_scope(|| tracing::error!(?code, message, "auth is unavailable"));
+        span.in_scope(|| tracing::error!(?code, detail = message, "auth is unavailable"));
         Refusal::AuthUnavailable
     })
 }

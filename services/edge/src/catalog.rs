@@ -22,10 +22,10 @@ pub(crate) use self::{
     claims::{NameConflict, NameKind},
     current::Catalogs,
     load::{contract_hash, read_contract},
-    lock_enforcer::{LockEnforcer, LockMode},
+    lock_enforcer::LockEnforcer,
     merged::{Catalog, CatalogConfig, CatalogRevision},
     meta::{MetaKeys, has_ui, without_ui},
-    overlay::{Overlay, ServerEntry, ToolEntry},
+    overlay::Overlay,
     uri::{UriTemplate, Variables},
 };
 
@@ -210,11 +210,4 @@ pub(crate) struct ServiceCatalog {
     pub(crate) completions: Vec<Arc<CompletionItem>>,
     pub(crate) watches: Vec<Arc<WatchItem>>,
     pub(crate) lists: Vec<Arc<ListItem>>,
-}
-
-/// Whether a text is a valid tool name. Some clients drop all tools of a server for one invalid
-/// name.
-pub(crate) fn is_tool_name(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
+use drawbridge_config::{ConfigError, ConfigText, Namespace, NamespaceError};
 use drawbridge_contract::{Contract, exposed_methods};
-use drawbridge_runtime::{ConfigText, ConfigTextError};
 use drawbridge_transport::{BalancedChannel, ChannelError, Peers};
 use url::Url;
 
@@ -16,7 +16,6 @@ use crate::{
     catalog::{Catalog, CatalogConfig, CatalogLock, LockEnforcer, read_contract},
     config::{Services, lock_path, parse},
     discovery::{ContractError, load_contract},
-    namespace::{Namespace, NamespaceError},
 };
 
 /// The catalog that an edge would offer.
@@ -54,7 +53,7 @@ impl CatalogPreview {
 pub enum PreviewError {
     /// The config file cannot be used.
     #[error(transparent)]
-    Config(#[from] ConfigTextError),
+    Config(#[from] ConfigError),
     /// The address of a service is invalid.
     #[error(transparent)]
     Channel(#[from] ChannelError),

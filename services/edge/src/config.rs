@@ -3,13 +3,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
+use drawbridge_config::{Namespace, NamespaceError};
 use drawbridge_runtime::{GrpcUrl, ParseUrlError};
 use drawbridge_transport::SpiffeId;
 use url::Url;
 
-use crate::namespace::{Namespace, NamespaceError};
-
-pub use self::named::{NamedServices, named_services};
+pub use self::{
+    file::check_config,
+    named::{NamedServices, named_services},
+};
 pub(crate) use self::{
     file::{ConfigFile, ConfigSources, ParsedConfig, RuntimePolicy, lock_path, parse},
     reloadable::Reloadable,

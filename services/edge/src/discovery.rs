@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_runtime::{ServiceBuilder, error_chain};
-use drawbridge_transport::{ChannelError, Peers};
-use tokio::{
-    sync::oneshot,
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
+use drawbridge_config::Namespace;
+use drawbridge_runtime::{
+    ServiceBuilder,
+    follow::{FollowReport, FollowedFiles},
 };
+use drawbridge_transport::{ChannelError, Peers};
+use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::service::ServiceWatcher;
@@ -19,38 +19,30 @@ use crate::{
     StartError,
     catalog::{CatalogConfig, Catalogs, LockEnforcer, Overlay},
     config::{ConfigFile, ConfigSources, ParsedConfig, Reloadable, ServiceSettings, Services},
-    namespace::Namespace,
+    metrics::{CONFIG_CURRENT, CONFIG_RELOADS_FAILED},
 };
 
-pub use self::service::ContractError;
 pub(crate) use self::service::load_contract;
+pub use self::service::{ContractError, DESCRIPTOR_SET_BYTES_MAX};
 
 mod health;
 mod service;
 #[cfg(test)]
 mod tests;
 
-/// Intervals of polling and retries.
+/// When contracts are read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PollIntervals {
-    /// The config file and descriptor-set files.
-    pub(crate) file: Duration,
     /// A contract, without a sign of a change.
     pub(crate) contract: Duration,
-    /// The first retry of a service that did not answer.
-    pub(crate) retry_first: Duration,
-    /// The longest delay between retries.
-    pub(crate) retry_max: Duration,
+    /// After a sign of a change, before the contract is read: a burst of changes ends, and so does
+    /// an ending replica.
+    pub(crate) settle: Duration,
 }
 
 impl PollIntervals {
     pub(crate) fn new(contract: Duration) -> Self {
-        Self {
-            file: Duration::from_secs(1),
-            contract,
-            retry_first: Duration::from_millis(200),
-            retry_max: Duration::from_secs(2),
-        }
+        Self { contract, settle: Duration::from_millis(200) }
     }
 }
 
@@ -70,7 +62,6 @@ pub(crate) async fn start(
         Some(file) => {
             let sources = file.read().await?;
             let config = sources.parse(&flags).await?;
-            metrics::gauge!("edge_config_current").set(1);
             (Some(sources), config)
         }
         None => (None, ParsedConfig { services: flags.clone(), ..ParsedConfig::default() }),
@@ -88,11 +79,34 @@ pub(crate) async fn start(
             catalogs.warn_of_unknown_tools();
         }
     });
+    let files = file.map(|file| {
+        let read = move || Ok(ConfigSources::read(file.path())?);
+        FollowedFiles::new(report(), read, builder.readiness(), builder.stopping())
+    });
     let stopping = builder.stopping();
     builder.spawn(async move {
-        stopping.run_until_cancelled(discovery.follow_files(file, flags, sources)).await;
+        let following = async {
+            match files.zip(sources) {
+                Some((files, sources)) => discovery.follow_files(files, flags, sources).await,
+                None => std::future::pending().await,
+            }
+        };
+        stopping.run_until_cancelled(following).await;
     });
     Ok(())
+}
+
+/// How changes of the config file are reported.
+fn report() -> FollowReport<StartError> {
+    FollowReport {
+        topic: "config",
+        current: CONFIG_CURRENT.get(),
+        failed: CONFIG_RELOADS_FAILED.get(),
+        note: |error| match error {
+            StartError::ConfigFile(error) => error.brief(),
+            _ => "the config file cannot be used: see the log".to_owned(),
+        },
+    }
 }
 
 /// The tool services and the tasks that follow them.
@@ -104,6 +118,8 @@ pub(crate) struct Discovery {
     intervals: PollIntervals,
     peers: Peers,
     services: BTreeMap<Namespace, FollowedService>,
+    /// Waits for the first reads of services that a reload added.
+    first_reads: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -120,7 +136,16 @@ impl Discovery {
         intervals: PollIntervals,
     ) -> Self {
         let peers = Peers::default();
-        Self { catalogs, reloadable, default_timeout, intervals, peers, services: BTreeMap::new() }
+        let services = BTreeMap::new();
+        Self {
+            catalogs,
+            reloadable,
+            default_timeout,
+            intervals,
+            peers,
+            services,
+            first_reads: None,
+        }
     }
 
     /// Connects to services with the identity of these peers.
@@ -190,50 +215,24 @@ impl Discovery {
         }
     }
 
-    /// Follows the config file and its lock file, whose current contents are `sources`.
+    /// Follows the config file and its lock file until the service stops. `running` is what they
+    /// were at start.
     async fn follow_files(
         mut self,
-        file: Option<ConfigFile>,
+        mut files: FollowedFiles<ConfigSources, StartError>,
         flags: Services,
-        sources: Option<ConfigSources>,
+        mut running: ConfigSources,
     ) {
-        let (Some(file), Some(sources)) = (file, sources) else {
-            return std::future::pending().await;
-        };
-        let mut running_sources = sources.clone();
-        let (mut handled, mut last_read) = (Some(sources.clone()), Some(sources));
-        let mut ticks = interval(self.intervals.file);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // Contents are compared, not times: files of a ConfigMap change by a swap of symlinks.
-            let read = file.read().await;
-            let now = read.as_ref().ok().cloned();
-            // A file that is being written may look empty, so a change must be read twice.
-            let is_stable = now == last_read;
-            last_read.clone_from(&now);
-            if !is_stable || now == handled {
+        while let Some(sources) = files.next().await {
+            if *sources == running {
+                files.report(Ok(false));
                 continue;
             }
-            let applied = match read {
-                Ok(sources) if sources == running_sources => Ok(()),
-                Ok(sources) => {
-                    self.reload(&flags, &sources).await.map(|()| running_sources = sources)
-                }
-                Err(error) => Err(error.into()),
-            };
-            handled = now;
-            metrics::gauge!("edge_config_current").set(if applied.is_ok() { 1 } else { 0 });
-            match applied {
-                Ok(()) => {
-                    tracing::info!(file = %file.path().display(), "the config file is in effect");
-                }
-                Err(error) => tracing::error!(
-                    file = %file.path().display(),
-                    error = %error_chain(&error),
-                    "the config file is invalid; the previous configuration stays in effect"
-                ),
-            }
+            let applied = self.reload(&flags, &sources).await;
+            files.report(applied.map(|()| {
+                running.clone_from(&sources);
+                true
+            }));
         }
     }
 
@@ -245,10 +244,10 @@ impl Discovery {
         let config = sources.parse(flags).await?;
         let first_reads = self.apply(config.services, config.overlay, config.lock_enforcer).await?;
         let catalogs = Arc::clone(&self.catalogs);
-        tokio::spawn(async move {
+        self.first_reads = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             first_reads.join_all().await;
             catalogs.warn_of_unknown_tools();
-        });
+        })));
         self.reloadable.set(config.policy).await;
         Ok(())
     }

@@ -9,7 +9,10 @@
     reason = "a fuzz target panics on a finding"
 )]
 
+use axum::Router;
+use drawbridge_config::Namespace;
 use drawbridge_contract::{Contract, dynamic};
+use drawbridge_runtime::ServiceTasks;
 use drawbridge_transport::{BalancedChannel, connect};
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::Value;
@@ -30,42 +33,20 @@ pub fn edge_router(
         let service = catalog(&namespace, contract, url);
         catalogs.update(|catalog| catalog.with(namespace.clone(), service.clone()));
     }
-    let secret = random_secret();
-    let resource = Arc::new(ProtectedResource::new(
-        &config.public_url,
-        &config.authorization_servers,
-        &config.scopes,
-    ));
-    let endpoint = Endpoint { resource: Arc::clone(&resource), namespace: None };
-    let policy = IngressPolicy::new(config, endpoint)?;
+    let keys = EdgeKeys::new(None, false)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
-    tokio::spawn(authorizer.clone().watch_epochs(CancellationToken::new()));
-    let (cache, _) = Cache::new(&secret, None)?;
-    let handler = MethodHandler {
-        catalogs: Arc::clone(&catalogs),
+    let tasks = ServiceTasks::default();
+    tasks.spawn(authorizer.clone().watch_epochs(tasks.stopping()));
+    let (cache, _) = Cache::new(keys.cache, None)?;
+    let reloadable = Reloadable {
+        limits: Arc::new(RateLimiter::new(None)?),
         calls: Arc::default(),
-        cache: cache.into(),
+        controller: Arc::default(),
         guards: Arc::default(),
-        seal: Seal::new(&secret)?.into(),
-        watch_slots: mcp::watch_slots(&config.streams),
+        cache: cache.into(),
     };
-    let server = server(config, handler, &secret, CancellationToken::new())?;
-    let metadata = resource.routes(&catalogs);
-    let limits = Arc::new(RateLimiter::new(None)?);
-    let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
-    let responses = Arc::new(ResponseBudget::new(config.answers_bytes_max));
-    let controller = Arc::default();
-    let admission = AdmissionState {
-        authorizer,
-        server,
-        catalogs,
-        limits,
-        controller,
-        resource,
-        bodies,
-        responses,
-    };
-    Ok(Router::new().fallback_service(service(policy, admission, metadata)))
+    let service = http_service(config, authorizer, catalogs, reloadable, keys.mcp, tasks)?;
+    Ok(Router::new().fallback_service(service))
 }
 
 fn catalog(namespace: &Namespace, contract: &Contract, url: &Url) -> ServiceCatalog {

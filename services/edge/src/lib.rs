@@ -4,22 +4,16 @@
 //! every request; the MCP server handles admitted ones, and calls tool services by their
 //! descriptors.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
+use drawbridge_config::ConfigError;
 use drawbridge_runtime::{
-    Admin, BindError, CertificateError, ConfigTextError, GrpcUrl, HttpLimits, HttpOptions,
-    HttpService, Listen, RunningService, ServerCertificate, ServiceBuilder, Telemetry,
-    parse_url_string,
+    Admin, BindError, CertificateError, GrpcUrl, HttpLimits, HttpOptions, HttpService, Listen,
+    RunningService, ServerCertificate, ServiceBuilder, ServiceTasks, Telemetry, metric,
+    parse_defaults, parse_url_string,
 };
 use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use secrecy::SecretString;
-use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use url::Url;
 
@@ -31,24 +25,25 @@ use crate::{
     config::{ConfigFile, Reloadable},
     discovery::{Discovery, PollIntervals},
     ingress::{Ingress, IngressPolicy, router},
+    keys::{EdgeKeys, McpKeys},
     mcp::{McpServer, MethodHandler, Seal, SessionLimits},
     metadata::{Endpoint, ProtectedResource},
     traffic::cache::Cache,
-    traffic::guard::Guards,
     traffic::limits::RateLimiter,
-    traffic::queue::{AdmissionController, CallLimiter},
+    traffic::queue::AdmissionController,
 };
 
 pub use crate::{
     budget::BodyLimits,
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference},
     catalog_preview::{CatalogPreview, LockProposal, PreviewError, preview_catalog},
-    config::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
-    discovery::ContractError,
+    config::{NamedServices, ServiceAddress, ServiceAddressError, check_config, named_services},
+    discovery::{ContractError, DESCRIPTOR_SET_BYTES_MAX},
+    error_codes::{JSON_RPC_CODES, JsonRpcCode, REFUSAL_REASONS, RefusalReason},
     ingress::ForwardedBy,
-    mcp::{SealError, StreamsConfig},
-    namespace::{Namespace, NamespaceError},
-    traffic::cache::CacheError,
+    keys::{SECRET_BYTES_MIN, SecretError, random_secret},
+    mcp::{GrpcErrorCode, StreamsConfig, grpc_error_codes},
+    metrics::METRICS,
     traffic::transform::{Direction, ProgramPrincipal},
     transform_trial::{Trial, TrialError},
 };
@@ -61,13 +56,15 @@ mod catalog;
 mod catalog_preview;
 mod config;
 mod discovery;
+mod error_codes;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod grpc;
 mod ingress;
+mod keys;
 mod mcp;
 mod metadata;
-mod namespace;
+mod metrics;
 mod refusal;
 mod sealer;
 mod traffic;
@@ -141,8 +138,9 @@ pub struct Config {
     #[arg(long, default_value_t = 30_000)]
     pub call_timeout_ms: u64,
 
-    /// The secret that seals session ids, request states and the results cached in Redis. It must
-    /// be long, and equal on every replica. Absent: a random one, for a single replica.
+    /// The secret that seals session ids, request states and the results cached in Redis: at least
+    /// 32 bytes, for example of `openssl rand -base64 32`, and the same on every replica. Required
+    /// with a Redis. Absent: a random one, for a single replica.
     #[arg(long, hide_env_values = true)]
     pub secret: Option<SecretString>,
 
@@ -206,38 +204,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// A config with the defaults of the flags, for a mesh that is started in code.
+    /// A config with the defaults of the options, for a mesh that is started in code.
     #[must_use]
     pub fn new(public_url: Url, authorization_server: String, auth_url: Url) -> Self {
-        let loopback = |port| Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Self {
-            listen: loopback(7180),
-            admin_listen: loopback(7181),
             public_url,
             authorization_servers: vec![authorization_server],
-            scopes: vec!["mcp".to_owned()],
             auth_url: auth_url.into(),
-            auth_spiffe_id: None,
-            services: Vec::new(),
-            config: None,
-            contract_poll_ms: 10_000,
-            allowed_origins: Vec::new(),
-            allowed_hosts: Vec::new(),
-            bodies: BodyLimits::default(),
-            answers_bytes_max: 64 * 1024 * 1024,
-            call_timeout_ms: 30_000,
-            secret: None,
-            redis_url: None,
-            session_idle_seconds: 1800,
-            sessions_per_principal_max: 32,
-            sessions_max: 10_000,
-            streams: StreamsConfig::default(),
-            trusted_hops: 0,
-            forwarded_by: ForwardedBy::XForwardedFor,
-            tls_certificate_file: None,
-            tls_key_file: None,
-            http: HttpLimits::default(),
-            mtls: MtlsConfig::default(),
+            ..parse_defaults(&["--authorization-server=http://idp"])
         }
     }
 }
@@ -253,19 +227,16 @@ pub enum StartError {
     Channel(#[from] ChannelError),
     /// The config file cannot be used.
     #[error(transparent)]
-    ConfigFile(#[from] ConfigTextError),
+    ConfigFile(#[from] ConfigError),
     /// An allowed origin is invalid.
     #[error("invalid origin {0:?} (expected e.g. https://app.example.com)")]
     Origin(String),
     /// The Redis URL is invalid.
     #[error("invalid Redis URL")]
     Redis(#[from] redis::RedisError),
-    /// A key could not be set up.
+    /// The secret cannot be used.
     #[error(transparent)]
-    Seal(#[from] SealError),
-    /// The cache could not be set up.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
+    Secret(#[from] SecretError),
     /// The TLS certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -283,63 +254,37 @@ pub enum StartError {
 /// # Errors
 /// When the config is invalid or an address could not be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
+    metric::describe(METRICS);
     let builder = ServiceBuilder::new();
     let peers = Peers::start(&builder, &config.mtls)?;
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();
-    let limits = Arc::new(RateLimiter::new(config.redis_url.as_ref())?);
-    let secret = config.secret.clone().unwrap_or_else(random_secret);
     let redis_url = config.redis_url.as_ref();
-    let cache = Cache::start(&builder, &secret, redis_url)?;
+    let keys = EdgeKeys::new(config.secret.as_ref(), redis_url.is_some())?;
+    let cache = Cache::start(&builder, keys.cache, redis_url)?;
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let intervals = PollIntervals::new(Duration::from_millis(config.contract_poll_ms));
-    let calls = Arc::<CallLimiter>::default();
     let controller = Arc::<AdmissionController>::default();
     let watching = traffic::queue::watch_busy_ratio(Arc::clone(&controller), builder.stopping());
     builder.spawn(watching);
-    let guards: Arc<Guards> = Arc::default();
     let reloadable = Reloadable {
-        limits: Arc::clone(&limits),
-        calls: Arc::clone(&calls),
-        controller: Arc::clone(&controller),
-        guards: Arc::clone(&guards),
-        cache: Arc::clone(&cache),
+        limits: Arc::new(RateLimiter::new(redis_url)?),
+        calls: Arc::default(),
+        controller,
+        guards: Arc::default(),
+        cache,
     };
-    let discovery = Discovery::new(Arc::clone(&catalogs), reloadable, call_timeout, intervals)
-        .with_peers(peers.clone());
+    let discovery =
+        Discovery::new(Arc::clone(&catalogs), reloadable.clone(), call_timeout, intervals)
+            .with_peers(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&builder, config::from_flags(&config.services), file, discovery).await?;
 
-    let resource = Arc::new(ProtectedResource::new(
-        &config.public_url,
-        &config.authorization_servers,
-        &config.scopes,
-    ));
-    let endpoint = Endpoint { resource: Arc::clone(&resource), namespace: None };
-    let policy = IngressPolicy::new(&config, endpoint)?;
     let authorizer =
         Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
     builder.spawn(authorizer.clone().watch_epochs(builder.stopping()));
-    let seal = Arc::new(Seal::new(&secret)?);
-    let watch_slots = mcp::watch_slots(&config.streams);
-    let handler =
-        MethodHandler { catalogs: Arc::clone(&catalogs), calls, cache, guards, seal, watch_slots };
-    let server = server(&config, handler, &secret, builder.stopping())?;
-    builder.spawn(server.run_maintenance());
-    let metadata = resource.routes(&catalogs);
-    let bodies = Arc::new(BodyBudget::new(config.bodies));
-    let responses = Arc::new(ResponseBudget::new(config.answers_bytes_max));
-    let admission = AdmissionState {
-        authorizer,
-        server,
-        catalogs,
-        limits,
-        controller,
-        resource,
-        bodies,
-        responses,
-    };
-    let service = service(policy, admission, metadata);
+    let service =
+        http_service(&config, authorizer, catalogs, reloadable, keys.mcp, builder.tasks())?;
     let address: SocketAddr = builder.http_with(&config.listen, service, http)?;
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }
@@ -354,35 +299,56 @@ fn certificate(config: &Config) -> Result<Option<Arc<ServerCertificate>>, StartE
     }
 }
 
-/// The MCP server.
-fn server(
+/// The HTTP service of all requests.
+fn http_service(
     config: &Config,
-    handler: MethodHandler,
-    secret: &SecretString,
-    stopping: CancellationToken,
-) -> Result<McpServer, StartError> {
+    authorizer: Authorizer,
+    catalogs: Arc<Catalogs>,
+    reloadable: Reloadable,
+    keys: McpKeys,
+    tasks: ServiceTasks,
+) -> Result<impl HttpService + use<>, StartError> {
+    let Reloadable { limits, calls, controller, guards, cache } = reloadable;
+    let resource = Arc::new(ProtectedResource::new(
+        &config.public_url,
+        &config.authorization_servers,
+        &config.scopes,
+    ));
+    let endpoint = Endpoint { resource: Arc::clone(&resource), namespace: None };
+    let policy = IngressPolicy::new(config, endpoint)?;
+    let handler = MethodHandler {
+        catalogs: Arc::clone(&catalogs),
+        calls,
+        cache,
+        guards,
+        seal: Arc::new(Seal::new(keys.request_states)),
+        watch_slots: mcp::watch_slots(&config.streams),
+        tasks: tasks.clone(),
+    };
     let sessions = SessionLimits {
         max: config.sessions_max,
         per_principal_max: config.sessions_per_principal_max,
         idle: Duration::from_secs(config.session_idle_seconds),
     };
-    McpServer::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
-}
-
-/// The HTTP service of all requests.
-fn service(policy: IngressPolicy, admission: AdmissionState, metadata: Router) -> impl HttpService {
-    let admission = Arc::new(admission);
+    let redis_url = config.redis_url.as_ref();
+    let server = McpServer::new(handler, &config.streams, sessions, keys.sessions, redis_url)?;
+    tasks.spawn(server.run_maintenance());
+    let metadata = resource.routes(&catalogs);
+    let admission = Arc::new(AdmissionState {
+        authorizer,
+        server,
+        catalogs,
+        limits,
+        controller,
+        resource,
+        bodies: Arc::new(BodyBudget::new(config.bodies.clone())),
+        responses: Arc::new(ResponseBudget::new(config.answers_bytes_max)),
+    });
     let router = router(&policy, &admission, metadata);
     let ingress = Arc::new(Ingress { policy, admission, router });
-    service_fn(move |request| {
+    Ok(service_fn(move |request| {
         let ingress = Arc::clone(&ingress);
         // Boxed, so that the future that a connection moves is small.
         Box::pin(async move { Ok(ingress.handle(request).await) })
-    })
-}
-
-/// A secret for a single replica.
-fn random_secret() -> SecretString {
-    let random: [u8; 32] = rand::random();
-    random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    }))
 }

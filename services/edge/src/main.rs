@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use drawbridge_edge::{Config, start};
-use drawbridge_runtime::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
+use drawbridge_edge::start;
+use drawbridge_runtime::run_service;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -12,15 +12,5 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const ABOUT: &str = "Serves MCP to AI clients and calls tool services over gRPC";
 
 fn main() -> ExitCode {
-    run_main(serve())
-}
-
-async fn serve() -> anyhow::Result<()> {
-    let ServiceArgs::<Config> { config, telemetry } = parse_args("edge", ABOUT);
-    let telemetry = Telemetry::install("edge", &telemetry)?;
-    let running = start(config, &telemetry).await?;
-    shutdown_signal().await;
-    running.stop().await;
-    telemetry.flush().await;
-    Ok(())
+    run_service("edge", ABOUT, start)
 }

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use drawbridge_runtime::ServiceTasks;
 use rmcp::{
     ErrorData,
     model::{
@@ -35,7 +36,10 @@ use self::{
     wire::MethodOutcome,
 };
 
-pub use self::{config::StreamsConfig, seal::SealError};
+pub use self::{
+    config::StreamsConfig,
+    status::{GrpcErrorCode, grpc_error_codes},
+};
 pub(crate) use self::{
     seal::Seal,
     server::{McpServer, SessionLimits},
@@ -82,6 +86,8 @@ pub(crate) struct MethodHandler {
     pub(crate) seal: Arc<Seal>,
     /// Bounds the watched resources.
     pub(crate) watch_slots: Arc<Slots>,
+    /// Runs what outlives its request.
+    pub(crate) tasks: ServiceTasks,
 }
 
 impl MethodHandler {
@@ -153,7 +159,7 @@ impl MethodHandler {
             let cancelled = cancelled.ok_or_else(|| {
                 reject("this session has too many subscriptions; unsubscribe from one first")
             })?;
-            watch::spawn_in_session(session, admission, watch, cancelled, slot);
+            watch::spawn_in_session(&self.tasks, session, admission, watch, cancelled, slot);
         }
         Ok(ServerResult::empty(()))
     }

@@ -6,17 +6,11 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
+    error_codes::{self, RefusalReason},
     metadata::Endpoint,
+    metrics::REFUSALS,
     traffic::limits::{LimitError, RateLimitStatus},
 };
-
-/// The edge's own JSON-RPC error codes, each derived from its HTTP status.
-const UNAUTHENTICATED: i32 = -32041;
-const FORBIDDEN: i32 = -32043;
-const LIMITED: i32 = -32049;
-const UNAVAILABLE: i32 = -32053;
-/// The code by which clients detect that their session has ended.
-const NO_SESSION: i32 = -32001;
 
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -96,103 +90,46 @@ impl From<LimitError> for Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    /// Its row in the table of reasons.
+    fn row(&self) -> RefusalReason {
         match self {
-            Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-            Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
-                StatusCode::FORBIDDEN
-            }
-            Self::AuthUnavailable
-            | Self::Unverified
-            | Self::LimitClosed { .. }
-            | Self::Overloaded
-            | Self::ResponsesUnread
-            | Self::SessionsUnavailable
-            | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
-            Self::ContentEncoding | Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::BodyUnreadable
-            | Self::Headers(_)
-            | Self::Parse(_)
-            | Self::Invalid(_)
-            | Self::Params(_)
-            | Self::EventId => StatusCode::BAD_REQUEST,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthenticated { .. } => error_codes::NO_TOKEN,
+            Self::InsufficientScope { .. } => error_codes::SCOPE,
+            Self::Denied { .. } => error_codes::POLICY,
+            Self::AuthUnavailable => error_codes::AUTH_UNAVAILABLE,
+            Self::Unverified => error_codes::UNVERIFIED,
+            Self::Host => error_codes::HOST,
+            Self::Origin => error_codes::ORIGIN,
+            Self::TooLarge { .. } => error_codes::TOO_LARGE,
+            Self::BodyUnreadable => error_codes::BODY,
+            Self::BodySlow => error_codes::SLOW,
+            Self::Headers(_) => error_codes::HEADERS,
+            Self::ContentEncoding => error_codes::CONTENT_ENCODING,
+            Self::ContentType => error_codes::CONTENT_TYPE,
+            Self::NotAcceptable => error_codes::NOT_ACCEPTABLE,
+            Self::Parse(_) => error_codes::PARSE,
+            Self::Invalid(_) => error_codes::INVALID,
+            Self::Params(_) => error_codes::PARAMS,
+            Self::NoEndpoint => error_codes::NO_ENDPOINT,
             // It makes the client open another session (MCP, Streamable HTTP).
-            Self::NoSession | Self::NoEndpoint => StatusCode::NOT_FOUND,
-            Self::TooMany { .. } | Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoSession => error_codes::NO_SUCH_SESSION,
+            Self::SessionsUnavailable => error_codes::SESSIONS_UNAVAILABLE,
+            Self::TooMany { what: "streams", .. } => error_codes::TOO_MANY_STREAMS,
+            Self::TooMany { .. } => error_codes::TOO_MANY_SESSIONS,
+            Self::Full { what: "streams" } => error_codes::STREAMS_FULL,
+            Self::Full { .. } => error_codes::SESSIONS_FULL,
+            Self::Method => error_codes::METHOD,
+            Self::EventId => error_codes::EVENT_ID,
+            Self::Limited(_) => error_codes::RATE_LIMITED,
+            Self::LimitClosed { .. } => error_codes::LIMIT_CLOSED,
+            Self::Overloaded => error_codes::OVERLOADED,
+            Self::ResponsesUnread => error_codes::RESPONSES_UNREAD,
         }
     }
 
-    /// A code of JSON-RPC 2.0 section 5.1, or one of the edge's own.
-    fn code(&self) -> i32 {
-        match self {
-            Self::Unauthenticated { .. } => UNAUTHENTICATED,
-            Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
-                FORBIDDEN
-            }
-            Self::Limited(_) => LIMITED,
-            Self::AuthUnavailable
-            | Self::Unverified
-            | Self::LimitClosed { .. }
-            | Self::Overloaded
-            | Self::ResponsesUnread
-            | Self::SessionsUnavailable
-            | Self::Full { .. }
-            | Self::TooMany { .. } => UNAVAILABLE,
-            Self::NoSession => NO_SESSION,
-            Self::Parse(_) => -32700,
-            Self::TooLarge { .. }
-            | Self::BodyUnreadable
-            | Self::BodySlow
-            | Self::Headers(_)
-            | Self::ContentEncoding
-            | Self::ContentType
-            | Self::NotAcceptable
-            | Self::Invalid(_)
-            | Self::Method
-            | Self::EventId
-            | Self::NoEndpoint => -32600,
-            Self::Params(_) => -32602,
-        }
-    }
-
-    /// A code for logs, metrics and clients.
+    /// The word for logs, metrics and clients.
     pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Self::Unauthenticated { .. } => "unauthenticated",
-            Self::InsufficientScope { .. } => "insufficient_scope",
-            Self::Denied { .. } => "policy_denied",
-            Self::AuthUnavailable => "auth_unavailable",
-            Self::Unverified => "unverified",
-            Self::Host => "host",
-            Self::Origin => "origin",
-            Self::TooLarge { .. } => "too_large",
-            Self::BodyUnreadable => "body",
-            Self::BodySlow => "slow",
-            Self::Headers(_) => "headers",
-            Self::ContentEncoding => "content_encoding",
-            Self::ContentType => "content_type",
-            Self::NotAcceptable => "not_acceptable",
-            Self::Parse(_) => "parse",
-            Self::Invalid(_) => "invalid_request",
-            Self::Params(_) => "invalid_params",
-            Self::NoEndpoint => "no_endpoint",
-            Self::NoSession => "no_session",
-            Self::SessionsUnavailable => "sessions_unavailable",
-            Self::TooMany { what: "streams", .. } => "too_many_streams",
-            Self::TooMany { .. } => "too_many_sessions",
-            Self::Full { what: "streams" } => "streams_full",
-            Self::Full { .. } => "sessions_full",
-            Self::Method => "method_not_allowed",
-            Self::EventId => "event_id",
-            Self::Limited(_) => "rate_limited",
-            Self::LimitClosed { .. } => "limit_closed",
-            Self::Overloaded => "overloaded",
-            Self::ResponsesUnread => "answers_unread",
-        }
+        self.row().reason
     }
 
     /// The message for the caller. It is truncated because it may contain text of the caller.
@@ -280,14 +217,8 @@ impl Refusal {
 
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::AuthUnavailable
-            | Self::Unverified
-            | Self::LimitClosed { .. }
-            | Self::Overloaded
-            | Self::ResponsesUnread
-            | Self::SessionsUnavailable
-            | Self::Full { .. } => Some(RETRY_AFTER_SECONDS),
             Self::Limited(status) => Some(status.seconds()),
+            _ if self.row().status == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
             _ => None,
         }
     }
@@ -297,11 +228,11 @@ impl Refusal {
         let (reason, message) = (self.reason(), self.message());
         if matches!(self, Self::Overloaded) {
             // The access log contains it too, and logging adds load.
-            tracing::debug!(%request_id, reason, message, "refused");
+            tracing::debug!(%request_id, reason, detail = message, "refused");
         } else {
-            tracing::info!(%request_id, reason, message, "refused");
+            tracing::info!(%request_id, reason, detail = message, "refused");
         }
-        metrics::counter!("edge_refusals_total", "reason" => reason).increment(1);
+        REFUSALS.with([reason.into()]).increment(1);
     }
 
     /// The response to the message `id`, or to no message if it is null.
@@ -312,13 +243,13 @@ impl Refusal {
         endpoint: &Endpoint,
     ) -> Response {
         self.record(request_id);
-        let message = self.message();
+        let (row, message) = (self.row(), self.message());
         let error = json!({
             "jsonrpc": "2.0",
             "id": id,
-            "error": { "code": self.code(), "message": message, "data": self.data(request_id) },
+            "error": { "code": row.code, "message": message, "data": self.data(request_id) },
         });
-        let mut response = (self.status(), axum::Json(error)).into_response();
+        let mut response = (row.status, axum::Json(error)).into_response();
         let headers = response.headers_mut();
         if let Some(challenge) = self.challenge(endpoint) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);

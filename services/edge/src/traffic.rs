@@ -5,4 +5,6 @@ pub(crate) mod cache;
 pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod queue;
+#[cfg(test)]
+pub(crate) mod testdata;
 pub(crate) mod transform;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_config::{ConfigError, ConfigText};
 use serde_json::Value;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 pub enum TrialError {
     /// The config file is invalid.
     #[error(transparent)]
-    Config(#[from] ConfigTextError),
+    Config(#[from] ConfigError),
     /// The config file has no entry for this tool.
     #[error(
         "no entry for the tool {0:?} in the config file \

@@ -220,7 +220,7 @@ async fn sign_in(
     let request = &pending.request;
     let grant = Grant::new(
         client_id.clone(),
-        user.username.clone(),
+        user.username.to_string(),
         request.resource.clone(),
         request.scopes.clone(),
     );
@@ -234,7 +234,7 @@ async fn sign_in(
     let code = idp.store.add_code(issued).await;
     tracing::info!(
         client_id = client_id.0,
-        subject = user.username,
+        subject = user.username.as_str(),
         resource = request.resource,
         scope = %request.scopes,
         "a user authorized a client"

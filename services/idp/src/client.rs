@@ -2,17 +2,13 @@
 
 use std::fmt;
 
+use drawbridge_config::users::{ConfiguredClient, Workload};
 use drawbridge_runtime::is_loopback;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use url::Url;
 
-use crate::{
-    grant_type::GrantType,
-    secret,
-    state_file::SavedClient,
-    users::{ConfiguredClient, Workload},
-};
+use crate::{grant_type::GrantType, secret, state_file::SavedClient};
 
 const REDIRECT_URI_BYTES_MAX: usize = 2048;
 
@@ -42,7 +38,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn workload(workload: &Workload) -> Self {
         Self {
-            id: ClientId(workload.client_id.clone()),
+            id: ClientId(workload.client_id.to_string()),
             name: None,
             redirect_uris: Vec::new(),
             grant_types: vec![GrantType::ClientCredentials],
@@ -55,8 +51,8 @@ impl Client {
     /// A public client of the configuration.
     pub(crate) fn configured(client: &ConfiguredClient) -> Result<Self, RedirectUriError> {
         Ok(Self {
-            id: ClientId(client.client_id.clone()),
-            name: Some(client.client_id.clone()),
+            id: ClientId(client.client_id.to_string()),
+            name: Some(client.client_id.to_string()),
             redirect_uris: client
                 .redirect_uris
                 .iter()

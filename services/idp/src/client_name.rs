@@ -1,9 +1,7 @@
 //! Cleaning of client names, so that users cannot be misled by them.
 
-use icu_properties::{
-    CodePointMapData, CodePointSetData,
-    props::{DefaultIgnorableCodePoint, GeneralCategory},
-};
+use drawbridge_runtime::is_invisible;
+use icu_properties::{CodePointMapData, props::GeneralCategory};
 
 /// An invisible character without a property for it.
 const BLANK: char = '\u{2800}';
@@ -36,7 +34,7 @@ fn is_shown(char: char) -> bool {
         category,
         Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Surrogate | Unassigned
     );
-    is_text && char != BLANK && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char)
+    is_text && char != BLANK && !is_invisible(char)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod grant_type;
 mod issuer;
 mod keys;
 mod metadata;
+mod metrics;
 mod page;
 mod params;
 mod pending;
@@ -37,8 +38,10 @@ mod users;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use drawbridge_config::ConfigError;
 use drawbridge_runtime::{
-    Admin, BindError, ConfigTextError, GrpcUrl, Listen, RunningService, ServiceBuilder, Telemetry,
+    Admin, BindError, GrpcUrl, Listen, RunningService, ServiceBuilder, Telemetry, metric,
+    parse_defaults,
 };
 use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use url::Url;
@@ -46,28 +49,15 @@ use url::Url;
 use crate::{
     issuer::Issuer, keys::SigningKey, revoker::Revoker, server::Idp, state_file::StateFile,
 };
+pub use drawbridge_config::users::{ConfiguredClient, Workload};
+
 pub use crate::{
     keys::KeyError,
+    metrics::METRICS,
     state_file::StateFileError,
-    users::{ConfiguredClient, Facts, Workload, facts, tenants},
+    users::{Facts, check as check_users, facts, tenants},
 };
 
-const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7100);
-const ADMIN_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7101);
-const RESOURCES: [&str; 1] = ["http://127.0.0.1:7180/mcp"];
-const INTERNAL_RESOURCES: [&str; 1] = ["drawbridge-auth"];
-const REDIRECT_SCHEMES: [&str; 3] = ["cursor", "vscode", "vscode-insiders"];
-const SIGN_IN_FAILURES_MAX: u32 = 5;
-const SIGN_IN_LOCK_SECONDS: u64 = 60;
-const SIGN_INS_OF_ADDRESS_MAX: usize = 64;
-const REGISTRATIONS_OF_ADDRESS_MAX: usize = 256;
-const AUTH_AUDIENCE: &str = "drawbridge-auth";
-const SCOPES: [&str; 1] = ["mcp"];
-const ACCESS_TOKEN_TTL_SECONDS: u64 = 600;
-const REFRESH_TOKEN_TTL_SECONDS: u64 = 86_400;
-const CODE_TTL_SECONDS: u64 = 60;
 const TTL_SECONDS_MAX: u64 = 365 * 86_400;
 
 /// Configuration of the authorization server.
@@ -88,19 +78,19 @@ pub struct Config {
 
     /// The resources for which it issues tokens (RFC 8707), comma-separated. The first one is the
     /// default audience.
-    #[arg(long, value_delimiter = ',', default_values = RESOURCES)]
+    #[arg(long, value_delimiter = ',', default_values = ["http://127.0.0.1:7180/mcp"])]
     pub resources: Vec<String>,
 
     /// The internal resources of the mesh, comma-separated. Only workloads, and clients of the
     /// users file that are `internal`, get tokens for them; clients that register themselves do
     /// not.
-    #[arg(long, value_delimiter = ',', default_values = INTERNAL_RESOURCES)]
+    #[arg(long, value_delimiter = ',', default_values = ["drawbridge-auth"])]
     pub internal_resources: Vec<String>,
 
     /// Additional schemes of redirect URIs that clients may register, comma-separated. Always
     /// allowed are https, http on a loopback host, and private-use schemes with a dot (RFC 8252
     /// section 7.1).
-    #[arg(long, value_delimiter = ',', default_values = REDIRECT_SCHEMES)]
+    #[arg(long, value_delimiter = ',', default_values = ["cursor", "vscode", "vscode-insiders"])]
     pub redirect_schemes: Vec<String>,
 
     /// How many sign-ins from one address for one user may fail before they are locked. The limit
@@ -108,23 +98,23 @@ pub struct Config {
     /// with all addresses.
     #[arg(
         long,
-        default_value_t = SIGN_IN_FAILURES_MAX,
+        default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub sign_in_failures_max: u32,
 
     /// The duration of a lock after failed sign-ins, in seconds.
-    #[arg(long, default_value_t = SIGN_IN_LOCK_SECONDS, value_parser = ttl_seconds())]
+    #[arg(long, default_value_t = 60, value_parser = ttl_seconds())]
     pub sign_in_lock_seconds: u64,
 
     /// The maximum number of pending sign-ins from one address (for IPv6: a /64). Further ones are
     /// rejected.
-    #[arg(long, default_value_t = SIGN_INS_OF_ADDRESS_MAX)]
+    #[arg(long, default_value_t = 64)]
     pub sign_ins_of_address_max: usize,
 
     /// The maximum number of registrations from one address that no sign-in has used. Further ones
     /// are rejected. An unused registration expires after an hour.
-    #[arg(long, default_value_t = REGISTRATIONS_OF_ADDRESS_MAX)]
+    #[arg(long, default_value_t = 256)]
     pub registrations_of_address_max: usize,
 
     /// The gRPC address of auth, through which access tokens are revoked when a code or refresh
@@ -137,11 +127,11 @@ pub struct Config {
     pub auth_spiffe_id: Option<SpiffeId>,
 
     /// The audience of tokens for auth.
-    #[arg(long, default_value = AUTH_AUDIENCE)]
+    #[arg(long, default_value = "drawbridge-auth")]
     pub auth_audience: String,
 
     /// The scopes that it grants, comma-separated. A request without scopes is granted all of them.
-    #[arg(long, value_delimiter = ',', default_values = SCOPES)]
+    #[arg(long, value_delimiter = ',', default_values = ["mcp"])]
     pub scopes: Vec<String>,
 
     /// A TOML file of users and workloads. Default: alice, bob, carol, dave, erin and frank, with
@@ -159,15 +149,15 @@ pub struct Config {
     pub allow_non_loopback: bool,
 
     /// The lifetime of access tokens, in seconds.
-    #[arg(long, default_value_t = ACCESS_TOKEN_TTL_SECONDS, value_parser = ttl_seconds())]
+    #[arg(long, default_value_t = 600, value_parser = ttl_seconds())]
     pub access_token_ttl_seconds: u64,
 
     /// How long after the sign-in tokens can be refreshed, in seconds. Rotation does not extend it.
-    #[arg(long, default_value_t = REFRESH_TOKEN_TTL_SECONDS, value_parser = ttl_seconds())]
+    #[arg(long, default_value_t = 86_400, value_parser = ttl_seconds())]
     pub refresh_token_ttl_seconds: u64,
 
     /// The lifetime of authorization codes, in seconds.
-    #[arg(long, default_value_t = CODE_TTL_SECONDS, value_parser = ttl_seconds())]
+    #[arg(long, default_value_t = 60, value_parser = ttl_seconds())]
     pub code_ttl_seconds: u64,
 
     /// Workloads in addition to those of the users file.
@@ -189,31 +179,7 @@ fn ttl_seconds() -> clap::builder::RangedU64ValueParser {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            listen: Listen::Address(LISTEN),
-            admin_listen: Listen::Address(ADMIN_LISTEN),
-            issuer: None,
-            resources: RESOURCES.map(str::to_owned).to_vec(),
-            scopes: SCOPES.map(str::to_owned).to_vec(),
-            users: None,
-            state_file: None,
-            allow_non_loopback: false,
-            access_token_ttl_seconds: ACCESS_TOKEN_TTL_SECONDS,
-            refresh_token_ttl_seconds: REFRESH_TOKEN_TTL_SECONDS,
-            code_ttl_seconds: CODE_TTL_SECONDS,
-            workloads: Vec::new(),
-            clients: Vec::new(),
-            internal_resources: INTERNAL_RESOURCES.map(str::to_owned).to_vec(),
-            redirect_schemes: REDIRECT_SCHEMES.map(str::to_owned).to_vec(),
-            sign_in_failures_max: SIGN_IN_FAILURES_MAX,
-            sign_in_lock_seconds: SIGN_IN_LOCK_SECONDS,
-            sign_ins_of_address_max: SIGN_INS_OF_ADDRESS_MAX,
-            registrations_of_address_max: REGISTRATIONS_OF_ADDRESS_MAX,
-            auth_url: None,
-            auth_spiffe_id: None,
-            auth_audience: AUTH_AUDIENCE.to_owned(),
-            mtls: MtlsConfig::default(),
-        }
+        parse_defaults(&[])
     }
 }
 
@@ -266,7 +232,7 @@ pub enum StartError {
     Auth(#[from] ChannelError),
     /// The users file is invalid.
     #[error(transparent)]
-    Users(#[from] ConfigTextError),
+    Users(#[from] ConfigError),
     /// Two users or workloads have one name, so a subject would be ambiguous (RFC 9068 section 5).
     #[error("{name:?} is the name of more than one user or workload")]
     DuplicateName {
@@ -286,6 +252,7 @@ pub enum StartError {
 /// # Errors
 /// If the configuration is invalid or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
+    metric::describe(METRICS);
     if !config.allow_non_loopback {
         require_loopback(&config.listen)?;
         require_loopback(&config.admin_listen)?;

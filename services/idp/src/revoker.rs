@@ -9,10 +9,10 @@ use std::{
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_runtime::RequestId;
+use drawbridge_runtime::{RequestId, backoff::ReconnectDelays};
 use drawbridge_transport::{CallContext, status_text};
 use serde::Serialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -27,7 +27,6 @@ const OWN_TOKEN_SECONDS: u64 = 60;
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the response to a reused code or refresh token is delayed for the revocation.
 const WAIT: Duration = Duration::from_secs(3);
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why auth did not revoke.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +81,7 @@ impl Revoker {
     }
 
     async fn revoke_one(&self, token: &IssuedToken) {
+        let mut delays = ReconnectDelays::default();
         while token.expires > Instant::now() {
             match self.call(token.id).await {
                 Ok(()) => {
@@ -97,7 +97,7 @@ impl Revoker {
                     );
                 }
             }
-            sleep(RETRY_INTERVAL).await;
+            delays.wait().await;
         }
     }
 

@@ -15,7 +15,6 @@ use axum::{
     routing::{get, post},
 };
 use drawbridge_runtime::{REQUEST_ID, RequestId, security_headers, trace};
-use metrics::histogram;
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -25,7 +24,7 @@ use tower_http::{
 };
 use tracing::{Instrument as _, field::Empty};
 
-use crate::{authorize, metadata, page, register, server::Idp, token};
+use crate::{authorize, metadata, metrics::REQUEST_DURATION, page, register, server::Idp, token};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,13 +98,8 @@ async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> R
     security_headers(response.headers_mut(), idp.issuer.is_https());
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
-    histogram!(
-        "http_server_request_duration_seconds",
-        "http_request_method" => method,
-        "http_route" => route,
-        "http_response_status_code" => status.to_string(),
-    )
-    .record(started.elapsed());
+    let labels = [method.into(), route.into(), status.to_string().into()];
+    REQUEST_DURATION.with(labels).record(started.elapsed());
     response
 }
 

@@ -68,7 +68,7 @@ impl Idp {
         }
         let mut configured: Vec<_> = users.workloads.iter().map(Client::workload).collect();
         for client in &users.clients {
-            let redirect = || StartError::RedirectUri { client_id: client.client_id.clone() };
+            let redirect = || StartError::RedirectUri { client_id: client.client_id.to_string() };
             configured.push(Client::configured(client).map_err(|_| redirect())?);
         }
         Ok(Self {

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use drawbridge_config::users::User;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -24,7 +25,6 @@ use crate::{
     server::Idp,
     store::Code,
     unix_time,
-    users::User,
 };
 
 /// RFC 9068 section 2.2.
@@ -308,8 +308,8 @@ fn issue(
     let now = unix_time::seconds_since_1970();
     let expires_in = idp.access_token_lifetime.as_secs();
     let (sub, groups, user) = match subject {
-        TokenSubject::User(user) => (&user.username, &user.groups, Some(user)),
-        TokenSubject::Workload => (&client.id.0, &client.groups, None),
+        TokenSubject::User(user) => (user.username.as_str(), &user.groups, Some(user)),
+        TokenSubject::Workload => (client.id.0.as_str(), &client.groups, None),
     };
     let claims = AccessClaims {
         iss: idp.issuer.as_str(),

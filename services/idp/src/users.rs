@@ -5,65 +5,15 @@ use std::{
     path::Path,
 };
 
-use drawbridge_runtime::ConfigText;
+use drawbridge_config::{
+    ConfigError, ConfigText, Mistakes, Spanned,
+    users::{ConfiguredClient, User, UsersFile, Workload},
+};
 use secrecy::SecretString;
-use serde::Deserialize;
 
-use crate::{StartError, secret};
+use crate::{StartError, client::RedirectUri, secret};
 
 const EMBEDDED: &str = include_str!("../users.toml");
-
-/// A program with its own identity: a confidential client that may use the `client_credentials`
-/// grant.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Workload {
-    /// Its client id, which is also the subject of its tokens.
-    pub client_id: String,
-    /// Its secret.
-    pub client_secret: SecretString,
-    /// The groups in its tokens.
-    #[serde(default)]
-    pub groups: Vec<String>,
-    /// Whether it may get tokens for the internal resources.
-    #[serde(default = "yes")]
-    pub internal: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// A public client that is configured rather than registered.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfiguredClient {
-    /// Its client id.
-    pub client_id: String,
-    /// Its redirect URIs.
-    pub redirect_uris: Vec<String>,
-    /// Whether its users may get tokens for the internal resources.
-    #[serde(default)]
-    pub internal: bool,
-}
-
-/// A user. The user name is the subject of their tokens.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct User {
-    pub(crate) username: String,
-    password: SecretString,
-    pub(crate) name: Option<String>,
-    pub(crate) email: Option<String>,
-    pub(crate) tenant: Option<String>,
-    #[serde(default)]
-    pub(crate) groups: Vec<String>,
-    #[serde(default)]
-    pub(crate) roles: Vec<String>,
-    /// Whether their tokens claim more than one factor. This server never asks for a second one.
-    #[serde(default)]
-    pub(crate) mfa: bool,
-}
 
 /// The claims of a user's tokens besides the subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,17 +43,6 @@ pub fn facts(path: Option<&Path>, username: &str) -> Result<Option<Facts>, Start
         mfa: user.mfa,
     });
     Ok(facts)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UsersFile {
-    #[serde(default)]
-    users: Vec<User>,
-    #[serde(default)]
-    workloads: Vec<Workload>,
-    #[serde(default)]
-    clients: Vec<ConfiguredClient>,
 }
 
 /// The tenants of the users in a users file, or in the embedded one.
@@ -140,6 +79,33 @@ impl Users {
     }
 }
 
+/// Checks a users file. No error quotes it: it holds passwords.
+///
+/// # Errors
+/// The mistakes of the file.
+pub fn check(text: &ConfigText) -> Result<UsersFile, ConfigError> {
+    let text = text.clone().with_secrets();
+    let mut mistakes = Mistakes::new(&text);
+    let file: UsersFile = mistakes.parse().unwrap_or_default();
+    let mut known = HashSet::new();
+    for name in names(&file).filter(|name| !known.insert(name.as_str())) {
+        mistakes.push(name.span(), "another user, workload or client has this name");
+    }
+    for uri in file.clients.iter().flat_map(|client| &client.redirect_uris) {
+        if let Err(error) = RedirectUri::parse(uri) {
+            mistakes.push(uri.span(), error.to_string());
+        }
+    }
+    mistakes.finish(Some(file))
+}
+
+/// The subjects and client ids, each of which must be unique.
+fn names(file: &UsersFile) -> impl Iterator<Item = &Spanned<String>> {
+    let users = file.users.iter().map(|user| &user.username);
+    let workloads = file.workloads.iter().map(|workload| &workload.client_id);
+    users.chain(workloads).chain(file.clients.iter().map(|client| &client.client_id))
+}
+
 /// Reads the users file, or the embedded one, and adds `workloads` and `clients` to its contents.
 pub(crate) fn load(
     path: Option<&Path>,
@@ -150,24 +116,17 @@ pub(crate) fn load(
         || Ok(ConfigText::new("the embedded users file", EMBEDDED)),
         ConfigText::read,
     )?;
-    // Errors do not quote lines, which may contain passwords.
-    let mut parsed: UsersFile = text.parse_unquoted()?;
-    parsed.workloads.extend_from_slice(workloads);
-    parsed.clients.extend_from_slice(clients);
-
-    let mut names = HashSet::new();
-    let all = parsed.users.iter().map(|user| &user.username);
-    let all = all.chain(parsed.workloads.iter().map(|workload| &workload.client_id));
-    for name in all.chain(parsed.clients.iter().map(|client| &client.client_id)) {
-        if !names.insert(name) {
-            return Err(StartError::DuplicateName { name: name.clone() });
-        }
+    let mut file = check(&text)?;
+    file.workloads.extend_from_slice(workloads);
+    file.clients.extend_from_slice(clients);
+    let mut known = HashSet::new();
+    if let Some(name) = names(&file).find(|name| !known.insert(name.as_str())) {
+        return Err(StartError::DuplicateName { name: name.to_string() });
     }
-    let users = std::mem::take(&mut parsed.users);
-    let built_in = users.iter().filter(|_| path.is_none()).map(|user| user.username.clone());
-    let built_in = built_in.collect::<BTreeSet<_>>().into_iter().collect();
-    let by_name = users.into_iter().map(|user| (user.username.clone(), user)).collect();
-    let UsersFile { workloads, clients, .. } = parsed;
-    let dummy_password = secret::random().into();
+    let UsersFile { users, workloads, clients } = file;
+    let by_name: HashMap<_, _> =
+        users.into_iter().map(|user| (user.username.to_string(), user)).collect();
+    let built_in = by_name.keys().filter(|_| path.is_none()).cloned().collect::<BTreeSet<_>>();
+    let (built_in, dummy_password) = (built_in.into_iter().collect(), secret::random().into());
     Ok(Users { by_name, workloads, clients, built_in, dummy_password })
 }

@@ -26,6 +26,7 @@ use drawbridge_credentials::{CredentialsConfig, VaultConfig};
 use drawbridge_mesh::{HostedService, MeshDatabase, MeshVault};
 use drawbridge_proto::invoices::v1::{SearchRequest, invoice_service_client::InvoiceServiceClient};
 use drawbridge_runtime::TelemetryConfig;
+use drawbridge_sdk::ToolServiceConfig;
 use drawbridge_tests::{Postgres, TestIssuer, Vault, connect, now};
 use drawbridge_transport::{
     TXN_TOKEN,
@@ -119,7 +120,11 @@ impl World {
                 vault: Some(VaultConfig::new(self.vault.url.clone())),
                 ..CredentialsConfig::new(unused.clone())
             },
-            ..drawbridge_invoices::Config::new(database_url.into(), unused, keys)
+            ..drawbridge_invoices::Config::new(
+                database_url.into(),
+                unused,
+                ToolServiceConfig::on_free_ports(keys),
+            )
         };
         let telemetry = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
         let hosted = HostedService::start("invoices", &telemetry, |telemetry| async move {

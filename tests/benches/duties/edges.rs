@@ -13,7 +13,7 @@ use std::{
 use axum::body::{Body, Bytes};
 use drawbridge_mesh::{HostedService, MeshConfig};
 use drawbridge_runtime::{LogFormat, LogSink, TelemetryConfig};
-use drawbridge_tests::{Edge, Redis, TestAuthority, TestMesh, serve_conformance};
+use drawbridge_tests::{Edge, REPLICA_SECRET, Redis, TestAuthority, TestMesh, serve_conformance};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -119,6 +119,7 @@ impl MeasuredEdge {
         let services = [("test", &test), ("code", code)];
         let edge = mesh.edge_with_telemetry(&telemetry, &services, |config| {
             config.config = Some(file("edge.toml", text));
+            config.secret = Some(REPLICA_SECRET.into());
             config.redis_url = row.redis.then(|| redis.url.as_str().into());
             if row.tls {
                 config.tls_certificate_file = Some(file("tls.crt", &signed.certificate));

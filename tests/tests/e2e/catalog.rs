@@ -3,8 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -16,8 +15,8 @@ use drawbridge_contract::Contract;
 use drawbridge_mesh::HostedService;
 use drawbridge_runtime::{Listen, RequestId, TelemetryConfig};
 use drawbridge_tests::{
-    Client, TestMesh, conformance::Conformance, connect, permit, python, repository,
-    serve_conformance,
+    Client, ServiceProcess, TestMesh, conformance::Conformance, connect, permit, python_sdk,
+    repository, serve_conformance,
 };
 use drawbridge_transport::{CallContext, reflection};
 use serde_json::{Value, json};
@@ -25,7 +24,7 @@ use url::Url;
 
 /// The tool service in Python.
 pub(crate) struct PythonService {
-    child: Child,
+    _process: ServiceProcess,
     pub(crate) url: Url,
 }
 
@@ -34,9 +33,9 @@ impl PythonService {
         Self::with(keys, "http", &[])
     }
 
-    /// With mTLS: certificate, key, trust bundle, and the allowed SPIFFE id.
-    pub(crate) fn with_mtls(keys: &Url, mtls: &[&OsStr; 4]) -> Self {
-        Self::with(keys, "https", mtls)
+    /// With mTLS and these options of it.
+    pub(crate) fn with_mtls(keys: &Url, options: &[(&str, &OsStr)]) -> Self {
+        Self::with(keys, "https", options)
     }
 
     /// Its contract, from a service without valid keys.
@@ -49,28 +48,16 @@ impl PythonService {
         contract.expect("a contract")
     }
 
-    fn with(keys: &Url, scheme: &str, extra: &[&OsStr]) -> Self {
-        let mut child = Command::new(python())
-            .arg(repository().join("tests/clients/python/service.py"))
-            .arg(repository().join("proto/proto"))
-            .arg(keys.as_str())
-            .args(extra)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python");
-        let mut port = String::new();
-        let stdout = child.stdout.take().expect("its output");
-        BufReader::new(stdout).read_line(&mut port).expect("a port");
-        let url = format!("{scheme}://127.0.0.1:{}", port.trim()).parse().expect("a URL");
-        Self { child, url }
-    }
-}
-
-impl Drop for PythonService {
-    fn drop(&mut self) {
-        // The error of an exited process is ignored.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn with(keys: &Url, scheme: &str, options: &[(&str, &OsStr)]) -> Self {
+        let mut command = Command::new(python_sdk());
+        command.arg(repository().join("tests/services/python/greeter_service.py"));
+        command.args(["--auth-jwks-url", keys.as_str()]);
+        for (option, value) in options {
+            command.arg(option).arg(value);
+        }
+        let process = ServiceProcess::start(command);
+        let url = process.url(scheme);
+        Self { _process: process, url }
     }
 }
 

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_config::setup::{Database, DatabaseRole, ServiceSetup, Setup};
 use drawbridge_credentials::{
     CredentialLimits, CredentialSource, Credentials, CredentialsError, VaultConfig,
-    bootstrap::{Bootstrap, Database, DatabaseRole, ServiceSetup, Setup},
 };
+use drawbridge_mesh::vault::bootstrap::Bootstrap;
 use drawbridge_runtime::{LogFormat, LogSink, RequestId, Telemetry, TelemetryConfig};
 use drawbridge_tests::{Postgres, TestMesh, Vault, sign_in};
 use drawbridge_transport::{
@@ -83,9 +84,17 @@ impl World {
     }
 
     async fn bootstrap(&self) {
-        let (config, token) = (self.config(), SecretString::from(self.vault.root_token.clone()));
-        let bootstrap = Bootstrap::new(&config, &token).expect("a client");
-        bootstrap.apply(&self.setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let config = self.config();
+        let done = self.bootstrap_of(&config).apply(&self.setup).await;
+        done.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    }
+
+    /// What sets up the Vault of `config`, by its root token.
+    fn bootstrap_of<'a>(&self, config: &'a VaultConfig) -> Bootstrap<'a> {
+        let token = SecretString::from(self.vault.root_token.clone());
+        let (_, password) = self.postgres.owner();
+        let bootstrap = Bootstrap::new(config, token).expect("a client");
+        bootstrap.with_database_password(Some(password.into()))
     }
 
     /// The credentials of the service `service`.
@@ -112,22 +121,22 @@ impl World {
 }
 
 fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
-    let (username, password) = postgres.owner();
+    let (username, _) = postgres.owner();
     let role = DatabaseRole {
-        name: ROLE.to_owned(),
+        name: ROLE.to_owned().into(),
         own: false,
         creation_statements: vec![
             "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
                 .to_owned(),
         ],
         revocation_statements: Vec::new(),
-        ttl_seconds: 60,
+        ttl_seconds: 60.into(),
         max_ttl_seconds: 600,
     };
     let service = |name: &str, database_roles| ServiceSetup {
-        name: name.to_owned(),
+        name: name.to_owned().into(),
         rpcs: None,
-        ttl_seconds: 120,
+        ttl_seconds: 120.into(),
         max_ttl_seconds: 600,
         database_roles,
         certificate_roles: Vec::new(),
@@ -142,7 +151,6 @@ fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
             name: "postgres".to_owned(),
             connection_url: postgres.connection_url(),
             username: username.to_owned(),
-            password: password.into(),
         }),
         pki: None,
         kubernetes: None,

@@ -2,7 +2,7 @@
 
 mod calls;
 mod capabilities;
-mod conformance;
+pub(crate) mod conformance;
 mod contract;
 pub(crate) mod interaction;
 mod sdks;

@@ -124,7 +124,7 @@ async fn an_edit_takes_effect_everywhere_within_a_second_without_a_failed_call()
     let log = mesh.log();
     let errors = log
         .lines()
-        .filter(|line| line.contains("the policy files are invalid"))
+        .filter(|line| line.contains("changed files cannot be used"))
         .collect::<Vec<_>>();
     assert!(errors.len() == 1 && errors[0].contains(location), "{errors:?}");
     let (_, metrics) = admin(&mesh, "/metrics").await;

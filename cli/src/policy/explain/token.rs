@@ -1,11 +1,12 @@
 //! The caller according to a token's claims, read as auth does for an issuer without a claim
 //! mapping.
 
-use std::{fs, io::Read as _, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use drawbridge_auth::policy::PrincipalSpec;
+use drawbridge_config::policy::PrincipalSpec;
+use drawbridge_runtime::bounded;
 use serde_json::Value;
 
 /// The longest token, in bytes.
@@ -15,17 +16,12 @@ const CLIENT: [&str; 4] = ["client_id", "azp", "appid", "cid"];
 
 /// Reads the claims of the token in a file, or from standard input.
 pub(super) fn read(file: &Path) -> anyhow::Result<PrincipalSpec> {
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin()
-            .take(BYTES_MAX)
-            .read_to_string(&mut text)
-            .context("cannot read the token")?;
+    let text = if file == Path::new("-") {
+        bounded::read_to_string(std::io::stdin(), BYTES_MAX)
     } else {
-        let opened =
-            fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
-        opened.take(BYTES_MAX).read_to_string(&mut text).context("cannot read the token")?;
-    }
+        bounded::read_file_to_string(file, BYTES_MAX)
+    };
+    let text = text.with_context(|| format!("cannot read the token in {}", file.display()))?;
     // Errors do not quote the text: it may be another secret.
     let mut parts = text.trim().split('.');
     let (Some(_), Some(claims), Some(_), None) =

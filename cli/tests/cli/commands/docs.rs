@@ -14,9 +14,7 @@ use super::help::services;
 use crate::{REPOSITORY, Up, policy::Folder, text};
 
 /// Pages whose commands all run in a checkout.
-const RUN: [&str; 5] = [
-    "docs/tutorials/first-call.md",
-    "docs/tutorials/first-policy.md",
+const RUN: [&str; 3] = [
     "docs/how-to/write-policies.md",
     "docs/how-to/test-policies.md",
     "docs/how-to/write-a-tool-service.md",
@@ -37,11 +35,11 @@ const OTHER_VARIABLES: [&str; 3] =
     ["DRAWBRIDGE_STATE_DIR", "DRAWBRIDGE_TOOLS", "DRAWBRIDGE_COMMIT"];
 
 /// A code block, with the info string of its fence.
-struct Block {
-    page: String,
-    line: usize,
-    info: String,
-    text: String,
+pub(crate) struct Block {
+    pub(crate) page: String,
+    pub(crate) line: usize,
+    pub(crate) info: String,
+    pub(crate) text: String,
 }
 
 pub(super) fn read(page: &str) -> String {
@@ -49,7 +47,7 @@ pub(super) fn read(page: &str) -> String {
         .unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
-/// All pages: the files below `docs`, and those at the root.
+/// All pages: the Markdown files below `docs`, and those at the root.
 pub(super) fn pages() -> Vec<String> {
     let root = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
     let mut pages = root.map(str::to_owned).to_vec();
@@ -58,15 +56,17 @@ pub(super) fn pages() -> Vec<String> {
         for entry in fs::read_dir(Path::new(REPOSITORY).join(&folder)).expect("a folder") {
             let entry = entry.expect("an entry");
             let path = format!("{folder}/{}", entry.file_name().to_str().expect("a name"));
-            let is_folder = entry.file_type().expect("a type").is_dir();
-            let list = if is_folder { &mut folders } else { &mut pages };
-            list.push(path);
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".md") {
+                pages.push(path);
+            }
         }
     }
     pages
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let (text, mut blocks, mut open) = (read(page), Vec::new(), None::<Block>);
     for (line, content) in text.lines().enumerate() {
         let fence = content.trim_start().strip_prefix("```");
@@ -101,7 +101,7 @@ fn checkout() -> Folder {
     folder
 }
 
-fn path_with_the_binary() -> std::ffi::OsString {
+pub(crate) fn path_with_the_binary() -> std::ffi::OsString {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_drawbridge"));
     let own = binary.parent().expect("a folder").to_owned();
     let path = env::var_os("PATH").unwrap_or_default();
@@ -223,9 +223,7 @@ fn command_line_of(name: &str) -> Option<Command> {
         return Some(command_line::command());
     }
     let service = name.strip_prefix("drawbridge-")?;
-    let (_, command) = services().into_iter().find(|(name, _)| *name == service)?;
-    // Only its `main` defines this subcommand.
-    Some(if service == "invoices" { command.subcommand(Command::new("migrate")) } else { command })
+    services().into_iter().find_map(|(name, command)| (name == service).then_some(command))
 }
 
 #[test]

@@ -9,14 +9,14 @@ use std::{
 
 use clap::Command;
 use drawbridge_cli::command_line;
-use drawbridge_runtime::{ServiceArgs, env_name, service_command};
+use drawbridge_runtime::env_name;
 use secrecy::SecretString;
 
 use crate::{REPOSITORY, drawbridge, text};
 
 /// Options whose variables do not follow the rule: named by a standard, or shared by several
 /// commands.
-const NAMED_OTHERWISE: [(&str, &str); 9] = [
+const NAMED_OTHERWISE: [(&str, &str); 15] = [
     ("log-format", "DRAWBRIDGE_LOG_FORMAT"),
     ("log", "DRAWBRIDGE_LOG"),
     ("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -26,9 +26,15 @@ const NAMED_OTHERWISE: [(&str, &str); 9] = [
     ("allow-non-loopback", "DRAWBRIDGE_IDP_ALLOW_NON_LOOPBACK"),
     ("public-url", "DRAWBRIDGE_EDGE_PUBLIC_URL"),
     ("mesh", "DRAWBRIDGE_MESH"),
+    ("url", "DRAWBRIDGE_CLIENT_URL"),
+    ("user", "DRAWBRIDGE_CLIENT_USER"),
+    ("password", "DRAWBRIDGE_CLIENT_PASSWORD"),
+    ("client-id", "DRAWBRIDGE_CLIENT_CLIENT_ID"),
+    ("no-browser", "DRAWBRIDGE_CLIENT_NO_BROWSER"),
+    ("token", "DRAWBRIDGE_CLIENT_TOKEN"),
 ];
 /// The prefixes of options under each heading. Options without a heading may have any prefix.
-const HEADINGS: [(&str, &[&str]); 14] = [
+const HEADINGS: [(&str, &[&str]); 15] = [
     ("Telemetry", &["log", "otlp-", "admin-allowed-host"]),
     ("Between services", &["mtls-", "allow-plaintext"]),
     ("TLS handshakes", &["handshake"]),
@@ -42,24 +48,19 @@ const HEADINGS: [(&str, &[&str]); 14] = [
     ("Revocation", &["seen-"]),
     ("Event streams", &["stream", "watches-"]),
     ("HTTP server", &["connections-", "idle-", "body-timeout", "send-"]),
+    ("Sign-in", &["mesh", "url", "user", "password", "client-id", "no-browser", "token"]),
     ("Options", &[]),
 ];
 
-pub(super) fn services() -> [(&'static str, Command); 6] {
-    [
-        ("edge", service_command::<ServiceArgs<drawbridge_edge::Config>>("edge", "")),
-        ("auth", service_command::<ServiceArgs<drawbridge_auth::Config>>("auth", "")),
-        ("idp", service_command::<ServiceArgs<drawbridge_idp::Config>>("idp", "")),
-        ("code", service_command::<ServiceArgs<drawbridge_code::Config>>("code", "")),
-        ("invoices", service_command::<ServiceArgs<drawbridge_invoices::Config>>("invoices", "")),
-        ("tickets", service_command::<ServiceArgs<drawbridge_tickets::Config>>("tickets", "")),
-    ]
+/// The command lines of the services, by name.
+pub(super) fn services() -> Vec<(&'static str, Command)> {
+    drawbridge_mesh::services().map(|service| (service.name, (service.command)())).collect()
 }
 
-/// Visits a command and its subcommands, each with its path.
+/// Visits a command and its subcommands, each with its path. Hidden ones are for contributors.
 fn walk<'a>(command: &'a Command, path: &[&'a str], visit: &mut impl FnMut(&[&str], &'a Command)) {
     visit(path, command);
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|command| !command.is_hide_set()) {
         walk(subcommand, &[path, &[subcommand.get_name()]].concat(), visit);
     }
 }

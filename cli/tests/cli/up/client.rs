@@ -9,18 +9,18 @@ const VERIFIER: &str = "a-verifier-of-sixty-four-characters-0123456789-012345678
 const CHALLENGE: &str = "_44VNpt-eYphkMSvPYuE_pHqBtTmye6goZPIIdZEKhg";
 
 /// A client of one person.
-pub(super) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     mcp_url: String,
     issuer: Url,
     client_id: String,
-    pub(super) access_token: String,
+    pub(crate) access_token: String,
     refresh_token: String,
 }
 
 impl Client {
     /// Registers a client, and signs in a user whose password equals the name.
-    pub(super) async fn sign_in(mcp_url: &str, issuer: &str, who: &str) -> Self {
+    pub(crate) async fn sign_in(mcp_url: &str, issuer: &str, who: &str) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         // Idle connections do not survive a server restart.
         let http = http.pool_max_idle_per_host(0).build();
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Refreshes the tokens, or returns the error code.
-    pub(super) async fn refresh(&mut self) -> Result<(), String> {
+    pub(crate) async fn refresh(&mut self) -> Result<(), String> {
         let token = self.refresh_token.clone();
         self.token(&[("grant_type", "refresh_token"), ("refresh_token", &token)]).await
     }
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// Calls an MCP method, and returns the HTTP status and the response.
-    pub(super) async fn call(&self, method: &str, params: Value) -> (u16, Value) {
+    pub(crate) async fn call(&self, method: &str, params: Value) -> (u16, Value) {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let request = self
             .http
@@ -109,7 +109,7 @@ impl Client {
     }
 
     /// The names of the tools that the user sees.
-    pub(super) async fn tools(&self) -> Vec<String> {
+    pub(crate) async fn tools(&self) -> Vec<String> {
         let (status, response) = self.call("tools/list", json!({})).await;
         let tools =
             response["result"]["tools"].as_array().unwrap_or_else(|| panic!("{status} {response}"));
@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// Waits until the user sees a tool.
-    pub(super) async fn until_it_sees(&self, tool: &str) {
+    pub(crate) async fn until_it_sees(&self, tool: &str) {
         let mut seen = Vec::new();
         for _ in 0..600 {
             seen = self.tools().await;

@@ -1,8 +1,9 @@
 //! A client of Vault's HTTP API: deadlines, retries, a circuit breaker, and errors without secrets.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::Retryable as _;
+use drawbridge_runtime::{backoff, bounded, tls};
 use reqwest::{Certificate, Identity, redirect};
 use rustify::{Endpoint, endpoint, errors::ClientError};
 use secrecy::{SecretString, zeroize::Zeroizing};
@@ -12,13 +13,11 @@ use vaultrs::api::{EndpointError, EndpointResult};
 
 use super::{VaultConfig, endpoint::Headers, http::Http};
 use crate::{
-    breaker::CircuitBreaker,
+    circuit::SourceCircuit,
     error::{CredentialsError, Outage, SetupError},
     timeouts::{CALL_TIMEOUT, CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
-const RETRIES_MAX: usize = 2;
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
 /// How much of Vault's error message is retained.
 const REASON_CHARS_MAX: usize = 200;
 
@@ -26,7 +25,7 @@ const REASON_CHARS_MAX: usize = 200;
 pub(crate) struct Client {
     http: Http,
     namespace: Option<String>,
-    breaker: CircuitBreaker,
+    circuit: SourceCircuit,
 }
 
 /// The token that a request is authenticated with, and its id.
@@ -40,7 +39,8 @@ pub(crate) struct RequestAuth<'a> {
 impl Client {
     pub(crate) fn new(config: &VaultConfig) -> Result<Self, SetupError> {
         let read = |path: &PathBuf| {
-            fs::read(path).map_err(|source| SetupError::File { path: path.clone(), source })
+            bounded::read_file(path, tls::PEM_BYTES_MAX)
+                .map_err(|source| SetupError::File { path: path.clone(), source })
         };
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -56,7 +56,7 @@ impl Client {
         Ok(Self {
             http: Http { client: http.build()?, base: config.vault_url.to_string() },
             namespace: config.vault_namespace.clone(),
-            breaker: CircuitBreaker::new("Vault"),
+            circuit: SourceCircuit::new("Vault"),
         })
     }
 
@@ -81,11 +81,7 @@ impl Client {
         request_auth: RequestAuth<'_>,
         endpoint: impl Fn() -> Result<E, CredentialsError>,
     ) -> Result<endpoint::EndpointResult<E::Response>, CredentialsError> {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(RETRY_DELAY_MIN)
-            .with_max_times(RETRIES_MAX)
-            .with_jitter();
-        let calling = (|| self.attempt(request_auth, &endpoint)).retry(backoff).when(
+        let calling = (|| self.attempt(request_auth, &endpoint)).retry(backoff::CALL).when(
             |error: &CredentialsError| {
                 error.is_retryable()
                     && !matches!(error, CredentialsError::Unavailable(Outage::CircuitOpen))
@@ -112,7 +108,7 @@ impl Client {
                 .await
                 .map_err(|error| classify_error(&error))
         };
-        self.breaker.call(calling).await
+        self.circuit.call(calling).await
     }
 }
 
@@ -122,7 +118,9 @@ fn classify_error(error: &ClientError) -> CredentialsError {
         ClientError::ServerResponseError { code, content } => match code {
             404 => CredentialsError::NoSuchSecret,
             429 => CredentialsError::Unavailable(Outage::Busy),
-            472 | 473 | 501 | 503 => CredentialsError::Unavailable(Outage::NotReady),
+            // While a standby becomes active it redirects what it cannot forward. Redirects are not
+            // followed: the token is for this server only.
+            300..400 | 472 | 473 | 501 | 503 => CredentialsError::Unavailable(Outage::NotReady),
             500.. => {
                 tracing::warn!(
                     status = code,

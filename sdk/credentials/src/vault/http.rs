@@ -53,34 +53,48 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, routing::get};
+    use axum::{Router, response::Redirect, routing::get};
     use rustify::enums::RequestMethod;
 
     use super::*;
     use crate::{
-        error::CredentialsError,
+        error::{CredentialsError, Outage},
         vault::{Client as Vault, RawEndpoint, RequestAuth, VaultConfig},
     };
 
-    #[tokio::test]
-    async fn a_response_over_the_limit_is_rejected() {
+    async fn serve(routes: Router) -> Vault {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Vault::new(&VaultConfig::new(url)).unwrap()
+    }
+
+    async fn send(vault: &Vault, path: &str) -> Result<(), CredentialsError> {
+        let call = RawEndpoint { method: RequestMethod::GET, path, body: None };
+        let request_auth = RequestAuth { token: None, request_id: None };
+        vault.send(request_auth, || Ok(call.clone())).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_response_over_the_limit_is_rejected() {
         let long = |spaces: usize| format!("{}{{}}", " ".repeat(spaces));
-        let server = Router::new()
+        let routes = Router::new()
             .route("/v1/long", get(async move || long(RESPONSE_BYTES_MAX - 2)))
             .route("/v1/longer", get(async move || long(RESPONSE_BYTES_MAX - 1)));
-        tokio::spawn(async move { axum::serve(listener, server).await });
-        let vault = Vault::new(&VaultConfig::new(url)).unwrap();
-        let send = async |path: &str| {
-            let call = RawEndpoint { method: RequestMethod::GET, path, body: None };
-            vault
-                .send(RequestAuth { token: None, request_id: None }, || Ok(call.clone()))
-                .await
-                .map(drop)
-        };
-        send("long").await.unwrap();
-        let refused = send("longer").await.unwrap_err();
+        let vault = serve(routes).await;
+        send(&vault, "long").await.unwrap();
+        let refused = send(&vault, "longer").await.unwrap_err();
         assert!(matches!(refused, CredentialsError::Malformed), "{refused:?}");
+    }
+
+    /// A Vault that becomes active redirects for a moment; callers were denied for it.
+    #[tokio::test]
+    async fn a_redirect_is_an_outage_and_is_not_followed() {
+        let routes = Router::new()
+            .route("/v1/standby", get(async || Redirect::temporary("/v1/active")))
+            .route("/v1/active", get(async || "{}"));
+        let redirected = send(&serve(routes).await, "standby").await.unwrap_err();
+        let outage = CredentialsError::Unavailable(Outage::NotReady);
+        assert!(redirected.is_retryable() && redirected.to_string() == outage.to_string());
     }
 }

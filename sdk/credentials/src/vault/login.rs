@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use drawbridge_runtime::bounded;
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
-use tokio::{fs::File, io::AsyncReadExt as _};
 use vaultrs::api::{
     AuthInfo,
     auth::{
@@ -136,17 +136,19 @@ impl ServiceLogin {
 
 /// The content of a file, without the line end that editors and agents append.
 async fn read(path: &Path) -> Result<SecretString, CredentialsError> {
-    let mut text = Zeroizing::new(String::new());
-    let reading =
-        async { File::open(path).await?.take(FILE_BYTES_MAX).read_to_string(&mut text).await };
-    // An agent that starts with the service may not have written it yet.
-    reading.await.map_err(|error| {
-        tracing::warn!(path = %path.display(), %error, "the service's own login cannot be read");
-        CredentialsError::Unavailable(Outage::LoginFile)
-    })?;
-    match text.trim() {
-        "" => Err(CredentialsError::Unavailable(Outage::LoginFile)),
-        text => Ok(text.into()),
+    let unavailable = CredentialsError::Unavailable(Outage::LoginFile);
+    let bytes = match bounded::read_file_async(path, FILE_BYTES_MAX).await {
+        Ok(bytes) => Zeroizing::new(bytes),
+        // An agent that starts with the service may not have written it yet.
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "the service's own login cannot be read");
+            return Err(unavailable);
+        }
+    };
+    match std::str::from_utf8(&bytes).map(str::trim) {
+        Err(_) | Ok("") => Err(unavailable),
+        Ok(text) => Ok(text.into()),
     }
 }
 

@@ -7,10 +7,10 @@ use std::{
 use axum::BoxError;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use metrics::counter;
 use tokio::time::{Sleep, sleep};
 
 use super::framing::BrokenFraming;
+use crate::metrics::BODY_TIMEOUTS;
 
 /// Reading a request body took too long. The response is 408.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Body for TimedBody {
         }
         let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(*time)));
         deadline.as_mut().poll(context).map(|()| {
-            counter!("http_server_body_timeouts_total").increment(1);
+            BODY_TIMEOUTS.get().increment(1);
             Some(Err(BodyTimeout.into()))
         })
     }

@@ -15,8 +15,9 @@ use tokio_rustls::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    follow::FollowedFiles,
     readiness::Readiness,
-    tls::{self, CertificateError, KeyPairFiles, ReloadMetrics},
+    tls::{self, CertificateError, KeyPairContents, KeyPairFiles, ReloadMetrics},
 };
 
 /// A server's certificate and key, which change when their files do.
@@ -45,7 +46,6 @@ impl ServerCertificate {
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        ReloadMetrics::SERVER.opened();
         Ok(Self { files, provider, config: Arc::new(config), resolver })
     }
 
@@ -57,13 +57,19 @@ impl ServerCertificate {
     /// unaffected. An invalid file is reported in `readiness` and changes nothing else.
     pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
         let files = self.files.clone();
-        let apply = |contents: &_| -> Result<bool, CertificateError> {
-            let pair = self.files.load(contents, &self.provider)?;
-            tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, pair.expires);
-            let before = self.resolver.0.swap(Arc::new(pair.certified));
-            Ok(before.cert != self.resolver.0.load().cert)
-        };
-        tls::follow(&ReloadMetrics::SERVER, move || files.read(), apply, readiness, stopping).await;
+        let report = ReloadMetrics::SERVER.report();
+        let mut files = FollowedFiles::new(report, move || files.read(), readiness, stopping);
+        while let Some(contents) = files.next().await {
+            files.report(self.apply(&contents));
+        }
+    }
+
+    /// Uses the contents of the files. Returns whether the certificate changed.
+    fn apply(&self, contents: &KeyPairContents) -> Result<bool, CertificateError> {
+        let pair = self.files.load(contents, &self.provider)?;
+        tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, pair.expires);
+        let before = self.resolver.0.swap(Arc::new(pair.certified));
+        Ok(before.cert != self.resolver.0.load().cert)
     }
 }
 

@@ -31,13 +31,7 @@ pub struct HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self {
-            connections_max: 16_384,
-            idle_timeout_ms: 30_000,
-            body_timeout_ms: 30_000,
-            send_timeout_ms: 120_000,
-            handshakes: HandshakeLimits::default(),
-        }
+        crate::parse_defaults(&[])
     }
 }
 

@@ -5,7 +5,6 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _};
-use metrics::counter;
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
@@ -15,7 +14,7 @@ pub use tokio::net::UnixStream;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use super::{SocketPath, check_user};
-use crate::private_files;
+use crate::{handshakes::count_failed_handshake, private_files};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -64,7 +63,7 @@ fn accept(stream: UnixStream) -> Option<UnixStream> {
     match check_peer(&stream) {
         Ok(()) => Some(stream),
         Err(error) => {
-            counter!("grpc_server_handshakes_failed_total", "reason" => "peer_user").increment(1);
+            count_failed_handshake("peer_user");
             tracing::warn!(%error, "rejected a connection of another user");
             None
         }

@@ -30,6 +30,7 @@ use super::{
 use crate::mtls::{Connector, MaybeTls};
 use drawbridge_runtime::{
     Address,
+    backoff::{RECONNECT_DELAY_MAX, ReconnectDelays},
     socket::{self, SocketPath},
 };
 
@@ -38,8 +39,6 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most replicas that are used behind one host name.
 const REPLICAS_MAX: usize = 64;
-const RECONNECT_FIRST: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// Where a service is: `https://host:port`, `http://host:port` or `unix:/path`.
 #[derive(Clone, Debug)]
@@ -230,7 +229,7 @@ fn maintain_connection(
     let first = replicas.pending();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut pending = Some(first);
-        let mut delay = RECONNECT_FIRST;
+        let mut delays = ReconnectDelays::default();
         let reporter = HandshakeReporter::default();
         loop {
             let connected = connect(&address, &connector).await;
@@ -245,19 +244,18 @@ fn maintain_connection(
                     if let Err(error) = connection.await {
                         tracing::debug!(%address, %error, "a connection broke");
                     }
-                    if since.elapsed() > RECONNECT_MAX {
+                    if since.elapsed() > RECONNECT_DELAY_MAX {
                         // Before the connection is removed, so that calls wait for the next one.
                         pending = Some(replicas.pending());
                         drop(open);
-                        delay = RECONNECT_FIRST;
+                        delays.reset();
                         continue;
                     }
                 }
                 Err(error) => tracing::debug!(%address, %error, "cannot connect"),
             }
             drop(pending.take());
-            sleep(delay).await;
-            delay = (delay * 2).min(RECONNECT_MAX);
+            delays.wait().await;
         }
     }))
 }

@@ -9,13 +9,12 @@ use std::{
 
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
-use metrics::histogram;
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use super::Peer;
-use crate::call::CallContext;
+use crate::{call::CallContext, metrics::SERVER_CALL_DURATION};
 use drawbridge_runtime::{REQUEST_ID, trace};
 
 #[derive(Clone, Copy, Debug)]
@@ -120,12 +119,9 @@ impl CallRecorder {
         // The name of an RPC that is not served is chosen by the caller.
         let rpc = if code == Code::Unimplemented { "unknown" } else { &self.rpc };
         let code = format!("{code:?}");
-        histogram!(
-            "rpc_server_call_duration_seconds",
-            "rpc_method" => rpc.to_owned(),
-            "rpc_response_status_code" => code.clone()
-        )
-        .record(self.started.elapsed());
+        SERVER_CALL_DURATION
+            .with([rpc.to_owned().into(), code.clone().into()])
+            .record(self.started.elapsed());
         self.span.record("rpc.response.status_code", code);
     }
 }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use drawbridge_runtime::bounded::{self, BodyError};
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
@@ -69,16 +70,15 @@ impl MessageChecker {
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, Status> {
-        let read = Limited::new(body, FRAME_BYTES + self.bytes_max).collect().await;
-        read.map(http_body_util::Collected::to_bytes).map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                return Status::out_of_range(format!(
-                    "a request may have at most {} bytes",
-                    self.bytes_max
-                ));
+        let bytes_max = self.bytes_max;
+        bounded::read_body(body, FRAME_BYTES + bytes_max).await.map_err(|error| match error {
+            BodyError::TooLarge { .. } => {
+                Status::out_of_range(format!("a request may have at most {bytes_max} bytes"))
             }
-            tracing::debug!(%error, "a request ended early");
-            Status::cancelled("the request ended early")
+            BodyError::Read(error) => {
+                tracing::debug!(%error, "a request ended early");
+                Status::cancelled("the request ended early")
+            }
         })
     }
 }

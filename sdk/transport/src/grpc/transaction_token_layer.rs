@@ -82,6 +82,7 @@ where
             };
             match verified {
                 Ok(caller) => {
+                    crate::log_call!((&*caller.claims).into(), rpc, "called");
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }

@@ -2,13 +2,13 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use drawbridge_runtime::bounded;
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
 };
-use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
-use tokio::{io::AsyncReadExt as _, time::timeout};
+use tokio::time::timeout;
 use tonic::{body::Body, transport::Channel};
 use tower::ServiceExt as _;
 use url::Url;
@@ -52,6 +52,20 @@ struct Metadata {
 }
 
 impl KeySource {
+    /// Whether both lead to the same key set, by the same way. Channels are not compared.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Url(url, by), Self::Url(other, other_by)) => {
+                url == other && by.scope() == other_by.scope()
+            }
+            (Self::Issuer(name, by), Self::Issuer(other, other_by)) => {
+                name == other && by.scope() == other_by.scope()
+            }
+            (Self::File(path), Self::File(other)) => path == other,
+            _ => false,
+        }
+    }
+
     pub(super) async fn fetch(&self, state: &mut FetchState) -> Result<FetchOutcome, JwksError> {
         match self {
             Self::Url(url, fetcher) => fetch(fetcher, url, state).await,
@@ -72,9 +86,7 @@ impl KeySource {
             Self::File(path) => {
                 let failed =
                     |source| JwksError::File { path: path.clone(), source: Arc::new(source) };
-                let mut text = Vec::new();
-                let file = tokio::fs::File::open(path).await.map_err(failed)?;
-                file.take(FILE_BYTES_MAX).read_to_end(&mut text).await.map_err(failed)?;
+                let text = bounded::read_file_async(path, FILE_BYTES_MAX).await.map_err(failed)?;
                 let keys = serde_json::from_slice(&text)
                     .map_err(|error| failed(io::Error::from(error)))?;
                 Ok(FetchOutcome::Set { keys, max_age: None })
@@ -113,13 +125,9 @@ async fn fetch_from_peer(
         let response =
             channel.clone().oneshot(request).await.map_err(|error| failed(error.into()))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(failed)?;
-        Ok::<_, JwksError>(Fetched::new(
-            url.clone(),
-            head.status,
-            head.headers,
-            body.to_bytes().into(),
-        ))
+        let body = bounded::read_body(body, BODY_BYTES_MAX);
+        let body = body.await.map_err(|error| failed(error.into()))?;
+        Ok::<_, JwksError>(Fetched::new(url.clone(), head.status, head.headers, body))
     };
     let response = timeout(TIMEOUT, fetching).await.map_err(|elapsed| failed(elapsed.into()))?;
     parse_response(response?, state)
@@ -165,7 +173,8 @@ async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
     Ok(metadata.jwks_uri)
 }
 
-/// The freshness of a response (RFC 9111 section 4.2).
+/// The freshness of a response (RFC 9111 section 4.2). The parser of the crate `headers` compares the
+/// names of directives with their case, and discards them all if the value of one is invalid.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let directives = headers.get(CACHE_CONTROL)?.to_str().ok()?;
     let mut age = None;

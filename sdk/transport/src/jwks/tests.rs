@@ -244,6 +244,12 @@ async fn keys_may_come_from_a_file_and_be_replaced_there() {
     std::fs::write(&file, keys(&[("b", 0)]).to_string()).unwrap();
     until(async || jwks.key("b").await.is_ok()).await;
     assert!(matches!(jwks.key("a").await, Err(JwksError::UnknownKey)));
+    // Without its end it would still be JSON.
+    let large = folder.path().join("large.json");
+    std::fs::write(&large, keys(&[("a", 0)]).to_string() + &" ".repeat(300 * 1024)).unwrap();
+    let error = Jwks::new(KeySource::File(large), limits()).key("a").await.unwrap_err();
+    let error = drawbridge_runtime::error_chain(&error);
+    assert!(error.contains("more than 262144 bytes"), "{error}");
     let nowhere = Jwks::new(KeySource::File(folder.path().join("none")), limits());
     assert!(matches!(nowhere.key("a").await, Err(JwksError::File { .. })));
 }

@@ -13,13 +13,12 @@ use tokio_rustls::rustls::{
 use tokio_util::sync::CancellationToken;
 
 use super::{MtlsError, SpiffeId};
+use crate::metrics::TRUST_BUNDLE_EXPIRY;
 use drawbridge_runtime::{
     Readiness,
+    follow::FollowedFiles,
     tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics},
 };
-
-/// The gauge of when the first authority of the trust bundle expires.
-const BUNDLE_EXPIRES: &str = "mtls_trust_bundle_expiry_timestamp_seconds";
 
 /// A service's certificate and trusted authorities.
 #[derive(Debug)]
@@ -55,7 +54,6 @@ impl Identity {
     pub(crate) fn open(files: Files) -> Result<Arc<Self>, MtlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (id, material) = files.load(&files.read()?, &provider)?;
-        ReloadMetrics::PEERS.opened();
         Ok(Arc::new(Self { id, provider, files, current: ArcSwap::from_pointee(material) }))
     }
 
@@ -63,16 +61,22 @@ impl Identity {
     /// unaffected.
     pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
         let files = self.files.clone();
-        let apply = |contents: &Contents| -> Result<bool, MtlsError> {
-            let (id, material) = self.files.load(contents, &self.provider)?;
-            if id != self.id {
-                return Err(MtlsError::IdentityChanged { previous: self.id.clone(), current: id });
-            }
-            let before = self.current.swap(Arc::new(material));
-            let now = self.current.load();
-            Ok(before.certified.cert != now.certified.cert || before.roots.roots != now.roots.roots)
-        };
-        tls::follow(&ReloadMetrics::PEERS, move || files.read(), apply, readiness, stopping).await;
+        let report = ReloadMetrics::PEERS.report();
+        let mut files = FollowedFiles::new(report, move || files.read(), readiness, stopping);
+        while let Some(contents) = files.next().await {
+            files.report(self.apply(&contents));
+        }
+    }
+
+    /// Uses the contents of the files. Returns whether the certificate or the authorities changed.
+    fn apply(&self, contents: &Contents) -> Result<bool, MtlsError> {
+        let (id, material) = self.files.load(contents, &self.provider)?;
+        if id != self.id {
+            return Err(MtlsError::IdentityChanged { previous: self.id.clone(), current: id });
+        }
+        let before = self.current.swap(Arc::new(material));
+        let now = self.current.load();
+        Ok(before.certified.cert != now.certified.cert || before.roots.roots != now.roots.roots)
     }
 
     pub(crate) fn material(&self) -> Arc<Material> {
@@ -107,7 +111,7 @@ impl Files {
                 })?;
         tls::set_expiry_gauge(ReloadMetrics::PEERS.expires, pair.expires);
         if let Some(first) = authorities.iter().filter_map(tls::expiry).min() {
-            tls::set_expiry_gauge(BUNDLE_EXPIRES, first);
+            tls::set_expiry_gauge(TRUST_BUNDLE_EXPIRY, first);
         }
         Ok((id, Material { certified: Arc::new(pair.certified), roots, clients }))
     }

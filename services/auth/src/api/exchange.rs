@@ -7,13 +7,14 @@ use drawbridge_proto::auth::v1::{
     self as pb, exchange_response::Outcome as Exchanged, operation::Kind,
 };
 use drawbridge_runtime::RequestId;
-use drawbridge_transport::transaction_token::Actor;
+use drawbridge_transport::{LoggedCaller, log_call, transaction_token::Actor};
 use tonic::Status;
 
 use super::{Api, DecisionContext, allowed, missing_scopes, reason, with_scopes};
 use crate::{
     authn::{AccessToken, Identity},
     decision_log::DecisionEntry,
+    metrics::TOKENS_REFUSED,
     policy::{DecisionOutcome, Policies},
     transaction::{Delegation, MessageBinding, SubjectToken},
 };
@@ -78,10 +79,11 @@ impl Api {
         let decision =
             policies.decide_operation(&actor.identity, "act", ("Service", &called.service));
         let (by, of) = (&actor.identity.principal, &called.token.identity.principal);
-        tracing::info!(
+        log_call!(
+            LoggedCaller::new(by, None),
             request_id = %context.ids.own,
             caller_request_id = context.ids.caller.as_ref().map(RequestId::as_str),
-            issuer = by.issuer, subject = by.subject, service = called.service,
+            service = called.service,
             for_issuer = of.issuer, for_subject = of.subject,
             outcome = decision.outcome.as_str(), policy_ids = ?decision.policy_ids,
             "delegation"
@@ -182,6 +184,6 @@ fn chain_length(act: Option<&Actor>) -> usize {
 /// Logs and counts a rejected subject token.
 fn log_rejection(description: String) -> String {
     tracing::info!(reason = description, "rejected a subject token");
-    metrics::counter!("auth_tokens_refused_total").increment(1);
+    TOKENS_REFUSED.get().increment(1);
     description
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as pb, unverified::Reason};
 use drawbridge_transport::Peer;
-use metrics::counter;
 use tonic::{Request, Status};
 
 use super::Api;
-use crate::authn::{AccessToken, ClientNetwork, TokenVerifier};
+use crate::{
+    authn::{AccessToken, ClientNetwork, TokenVerifier},
+    metrics::{TOKENS_REFUSED, TOKENS_UNVERIFIED},
+};
 
 /// Why a token does not identify a caller.
 pub(super) enum IdentifyError {
@@ -41,15 +43,14 @@ impl Api {
         network: Option<ClientNetwork>,
     ) -> Result<Result<Arc<AccessToken>, IdentifyError>, Status> {
         let refused = |description: String| {
-            counter!("auth_tokens_refused_total").increment(1);
+            TOKENS_REFUSED.get().increment(1);
             Ok(Err(IdentifyError::Token(pb::Unauthenticated { description })))
         };
         let token = match verifier.verify(token, resource, network).await {
             Ok(token) => token,
             Err(error) => match error.unverified() {
                 Some(reason) => {
-                    counter!("auth_tokens_unverified_total", "reason" => reason.as_str_name())
-                        .increment(1);
+                    TOKENS_UNVERIFIED.with([reason.as_str_name().into()]).increment(1);
                     return Ok(Err(IdentifyError::Unverified(reason)));
                 }
                 None => return refused(error.to_string()),

@@ -60,12 +60,13 @@ impl Api {
     /// Rejects an unknown issuer. Its tokens are not accepted, so a revocation would have no
     /// effect.
     fn require_known_issuer(&self, issuer: &str) -> Result<(), Status> {
-        if issuer.is_empty() || self.issuers.names().any(|name| name == issuer) {
+        let mut known = self.issuers.names();
+        if issuer.is_empty() || known.iter().any(|name| name == issuer) {
             return Ok(());
         }
-        let mut known: Vec<_> = self.issuers.names().take(ISSUERS_LISTED_MAX).collect();
-        if self.issuers.names().count() > known.len() {
-            known.push("…");
+        if known.len() > ISSUERS_LISTED_MAX {
+            known.truncate(ISSUERS_LISTED_MAX);
+            known.push("…".to_owned());
         }
         let known = known.join(", ");
         Err(Status::invalid_argument(format!("unknown issuer {issuer:?}; known issuers: {known}")))

@@ -1,33 +1,32 @@
 //! The issuers file. docs/reference/issuers-file.md documents its format.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, env, ops::Range, path::Path};
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_config::{
+    ConfigError, ConfigText, Mistakes,
+    issuers::{self, IntrospectionTable, IssuerEntry, IssuersFile, Preset},
+};
+use drawbridge_runtime::bounded;
 use drawbridge_transport::{
     fetch::{Fetcher, NetworkScope},
     jwks::{Jwks, JwksLimits, KeySource},
 };
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
-use serde::Deserialize;
 use tokio::sync::watch;
-use toml::Spanned;
 use url::Url;
 
 use super::{
-    introspection::{Endpoint, Introspection, IntrospectionLimits},
+    introspection::{Endpoint, Introspection},
     issuer::{Failures, Issuer, IssuerRules},
-    mapping::MappingTable,
-    preset::Preset,
-    tenants::Tenants,
+    mapping::Mapping,
+    preset,
+    tenants::{ANY_TENANT, Tenants},
     token::ALGORITHMS,
 };
 
-const LEEWAY_SECONDS: u64 = 30;
-const LEEWAY_SECONDS_MAX: u64 = 300;
+/// The largest file of a client secret, in bytes.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// The field that allows fetching keys over http.
 const PRIVATE_ADDRESSES: &str = "allow_private_addresses";
 const TOKEN_INFO: &str = "https://oauth2.googleapis.com/tokeninfo";
@@ -37,7 +36,7 @@ const TOKEN_INFO: &str = "https://oauth2.googleapis.com/tokeninfo";
 pub enum IssuersFileError {
     /// The file is invalid.
     #[error(transparent)]
-    File(#[from] ConfigTextError),
+    File(#[from] ConfigError),
     /// The issuer of the flags is invalid.
     #[error("--issuer {issuer}: {problem}")]
     Flag {
@@ -51,14 +50,6 @@ pub enum IssuersFileError {
     None,
 }
 
-impl IssuersFileError {
-    /// An error in the issuer of the flags. Names of file fields are replaced by those of flags.
-    fn flag(issuer: String, problem: &str) -> Self {
-        let problem = problem.replace(PRIVATE_ADDRESSES, "--allow-private-addresses");
-        Self::Flag { issuer, problem }
-    }
-}
-
 /// The issuer given by flags.
 #[derive(Clone, Debug)]
 pub(crate) struct IssuerFlags {
@@ -68,76 +59,24 @@ pub(crate) struct IssuerFlags {
     pub(crate) tenants: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IssuersFile {
-    #[serde(default)]
-    issuers: Vec<IssuerTable>,
+/// Reads the file.
+pub(super) fn read(path: &Path) -> Result<ConfigText, IssuersFileError> {
+    Ok(ConfigText::read(path)?)
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IssuerTable {
-    issuer: Spanned<String>,
-    #[serde(default)]
-    preset: Preset,
-    audiences: Option<Vec<String>>,
-    tenants: Option<Vec<String>>,
-    algorithms: Option<Vec<Algorithm>>,
-    jwks_url: Option<Url>,
-    jwks_file: Option<PathBuf>,
-    #[serde(default)]
-    claims: MappingTable,
-    leeway_seconds: Option<u64>,
-    #[serde(default)]
-    require_at_jwt: bool,
-    #[serde(default)]
-    workloads: bool,
-    #[serde(default)]
-    allow_private_addresses: bool,
-    introspection: Option<IntrospectionTable>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IntrospectionTable {
-    url: Url,
-    client_id: Option<String>,
-    client_secret_file: Option<PathBuf>,
-    client_secret_env: Option<String>,
-    #[serde(default)]
-    limits: IntrospectionLimits,
-}
-
-/// Reads the issuers of the flags and of the file.
-pub(super) fn load(
+/// Builds the issuers of the flags and of the file, if there is one.
+pub(super) fn build(
     flags: Option<IssuerFlags>,
-    path: Option<&Path>,
+    text: Option<&ConfigText>,
     changes: &watch::Sender<u64>,
 ) -> Result<Vec<Issuer>, IssuersFileError> {
-    let text = path.map_or_else(|| Ok(ConfigText::new("", "")), ConfigText::read)?;
-    let content: IssuersFile = text.parse()?;
-    let context = BuildContext { text: &text, changes };
-    let mut issuers: Vec<Issuer> = Vec::new();
-    if let Some(flags) = flags {
-        let issuer = flags.issuer.clone();
-        let built = IssuerTable::from_flags(flags).build(&context);
-        issuers.push(built.map_err(|problem| IssuersFileError::flag(issuer, &problem))?);
-    }
-    for table in content.issuers {
-        let at = table.issuer.span().start;
-        let invalid = |problem| IssuersFileError::File(text.error_at(at, problem));
-        let issuer = table.build(&context).map_err(invalid)?;
-        if issuers.iter().any(|other| other.name == issuer.name) {
-            return Err(invalid(format!("the issuer {} is configured twice", issuer.name)));
-        }
-        let introspects = |issuer: &Issuer| issuer.introspection.is_some();
-        if introspects(&issuer) && issuers.iter().any(introspects) {
-            let problem = "only one issuer may have introspection: opaque tokens do not name \
-                           their issuer";
-            return Err(invalid(problem.to_owned()));
-        }
-        issuers.push(issuer);
+    let mut issuers = Vec::new();
+    issuers.extend(flags.map(|flags| flags.build(changes)).transpose()?);
+    if let Some(text) = text {
+        let mut mistakes = Mistakes::new(text);
+        let mut builder = IssuerBuilder { mistakes: &mut mistakes, changes, reads_secrets: true };
+        let built = builder.file(&issuers);
+        issuers.extend(mistakes.finish(Some(built))?);
     }
     if issuers.is_empty() {
         return Err(IssuersFileError::None);
@@ -145,175 +84,283 @@ pub(super) fn load(
     Ok(issuers)
 }
 
-/// The context for building issuers.
-struct BuildContext<'a> {
-    text: &'a ConfigText,
-    changes: &'a watch::Sender<u64>,
+/// Checks an issuers file. Secrets that it names are not read.
+///
+/// # Errors
+/// The mistakes of the file.
+pub fn check(text: &ConfigText) -> Result<(), ConfigError> {
+    let mut mistakes = Mistakes::new(text);
+    let changes = watch::Sender::new(0);
+    IssuerBuilder { mistakes: &mut mistakes, changes: &changes, reads_secrets: false }.file(&[]);
+    mistakes.finish(Some(()))
 }
 
-impl IssuerTable {
-    /// A table with defaults for everything that flags do not set.
-    fn from_flags(flags: IssuerFlags) -> Self {
-        Self {
-            issuer: Spanned::new(0..0, flags.issuer),
-            preset: Preset::default(),
-            audiences: None,
-            tenants: Some(flags.tenants).filter(|tenants| !tenants.is_empty()),
-            algorithms: None,
-            jwks_url: None,
-            jwks_file: None,
-            claims: MappingTable::default(),
-            leeway_seconds: None,
-            require_at_jwt: false,
-            workloads: false,
-            allow_private_addresses: flags.allow_private_addresses,
-            introspection: None,
-        }
-    }
-
-    /// Builds the issuer, or returns what is wrong with it.
-    fn build(&self, context: &BuildContext<'_>) -> Result<Issuer, String> {
-        let name = self.issuer.get_ref();
-        // Principals are identified as issuer#subject.
-        if name.is_empty() || name.contains('#') {
-            return Err("an issuer must be a value of the claim `iss` without #".to_owned());
-        }
-        let algorithms = self.algorithms.clone().unwrap_or(ALGORITHMS.to_vec());
-        if algorithms.is_empty()
-            || algorithms.iter().any(|algorithm| !ALGORITHMS.contains(algorithm))
-        {
-            return Err(format!("algorithms must be some of {ALGORITHMS:?}"));
-        }
-        let audiences = self.audiences.as_deref();
-        let is_empty = |audience: &String| audience.trim_matches('/').is_empty();
-        if audiences.is_some_and(|audiences| audiences.is_empty() || audiences.iter().any(is_empty))
-        {
-            return Err("audiences must not be empty: omit them for the edge's URLs".to_owned());
-        }
-        if self.preset == Preset::Google && audiences.is_none() {
-            return Err("audiences are missing: Google's tokens name OAuth client ids".to_owned());
-        }
-        let leeway_seconds = self.leeway_seconds.unwrap_or(LEEWAY_SECONDS);
-        if leeway_seconds > LEEWAY_SECONDS_MAX {
-            return Err(format!("leeway_seconds must be at most {LEEWAY_SECONDS_MAX}"));
-        }
-        let default_prefix = self.preset.tenant_prefix().filter(|_| self.tenants.is_none());
-        let prefix = self.claims.tenant_prefix.as_deref().or(default_prefix);
-        let tenants = Tenants::new(prefix, self.tenants.as_deref())?;
-        let keys = self.keys(context)?;
-        let keys = keys.map(|source| {
-            Jwks::with_change_notifier(source, JwksLimits::default(), context.changes.clone())
-        });
-        Ok(Issuer {
-            failures: Failures::default(),
-            name: name.clone(),
-            rules: IssuerRules {
-                preset: self.preset,
-                audiences: self.audiences.clone(),
-                algorithms,
-                mapping: self.claims.clone().over(self.preset.mapping(), tenants),
-                leeway_seconds,
-                require_at_jwt: self.require_at_jwt,
-                workloads: self.workloads,
-            },
-            keys,
-            introspection: self.introspection(context)?,
+impl IssuerFlags {
+    fn build(self, changes: &watch::Sender<u64>) -> Result<Issuer, IssuersFileError> {
+        let Self { issuer, allow_private_addresses, tenants } = self;
+        let tenants = tenants.into_iter().map(Into::into).collect::<Vec<_>>();
+        let entry = IssuerEntry {
+            tenants: Some(tenants).filter(|tenants| !tenants.is_empty()),
+            allow_private_addresses,
+            ..IssuerEntry::new(issuer.clone())
+        };
+        let text = ConfigText::new("--issuer", "");
+        let mut mistakes = Mistakes::new(&text);
+        let built =
+            IssuerBuilder { mistakes: &mut mistakes, changes, reads_secrets: true }.issuer(&entry);
+        mistakes.finish(Some(built)).map_err(|error| {
+            let problems = error.mistakes().iter().map(|mistake| mistake.problem.as_str());
+            let problem = problems.collect::<Vec<_>>().join("; ");
+            let problem = problem.replace(PRIVATE_ADDRESSES, "--allow-private-addresses");
+            IssuersFileError::Flag { issuer, problem }
         })
     }
+}
 
-    fn keys(&self, context: &BuildContext<'_>) -> Result<Option<KeySource>, String> {
-        let source = match (&self.jwks_url, &self.jwks_file) {
-            (Some(_), Some(_)) => {
-                return Err("jwks_url and jwks_file are mutually exclusive".to_owned());
+/// Builds issuers and collects the mistakes in their entries. What it builds of an entry with
+/// mistakes is not used.
+struct IssuerBuilder<'a, 'b> {
+    mistakes: &'a mut Mistakes<'b>,
+    changes: &'a watch::Sender<u64>,
+    /// Whether secrets are read, rather than left empty.
+    reads_secrets: bool,
+}
+
+impl IssuerBuilder<'_, '_> {
+    /// The issuers of the file, beside `others`.
+    fn file(&mut self, others: &[Issuer]) -> Vec<Issuer> {
+        let IssuersFile { issuers: entries } = self.mistakes.parse().unwrap_or_default();
+        let mut names: HashSet<_> = others.iter().map(|issuer| issuer.name.clone()).collect();
+        let mut introspects = others.iter().any(|issuer| issuer.introspection.is_some());
+        let mut issuers = Vec::new();
+        for entry in &entries {
+            let issuer = self.issuer(entry);
+            if !names.insert(issuer.name.clone()) {
+                let problem = format!("the issuer {} is configured twice", issuer.name);
+                self.mistakes.push(entry.issuer.span(), problem);
             }
-            _ if !self.preset.has_keys() => {
-                let has_key_fields = self.jwks_url.is_some()
-                    || self.jwks_file.is_some()
-                    || self.algorithms.is_some();
-                if has_key_fields {
-                    return Err("Google's access tokens are opaque and have no keys".to_owned());
+            if issuer.introspection.is_some() && introspects {
+                let problem = "only one issuer may have introspection: opaque tokens do not name \
+                               their issuer";
+                let table = entry.introspection.as_ref();
+                let span = table.map_or(entry.issuer.span(), |table| table.url.span());
+                self.mistakes.push(span, problem);
+            }
+            introspects |= issuer.introspection.is_some();
+            issuers.push(issuer);
+        }
+        issuers
+    }
+
+    fn issuer(&mut self, entry: &IssuerEntry) -> Issuer {
+        let name = entry.issuer.as_str();
+        // Principals are identified as issuer#subject.
+        if name.is_empty() || name.contains('#') {
+            let problem = "an issuer must be a value of the claim `iss` without #";
+            self.mistakes.push(entry.issuer.span(), problem);
+        }
+        self.check_audiences(entry);
+        let rules = IssuerRules {
+            preset: entry.preset,
+            audiences: entry
+                .audiences
+                .as_ref()
+                .map(|audiences| audiences.iter().map(|audience| audience.to_string()).collect()),
+            algorithms: self.algorithms(entry),
+            mapping: self.mapping(entry),
+            leeway_seconds: entry.leeway_seconds.get(),
+            require_at_jwt: entry.require_at_jwt,
+            workloads: entry.workloads,
+        };
+        let keys = self.keys(entry).map(|source| {
+            Jwks::with_change_notifier(source, JwksLimits::default(), self.changes.clone())
+        });
+        let introspection = self.introspection(entry);
+        Issuer { name: name.to_owned(), rules, keys, introspection, failures: Failures::default() }
+    }
+
+    fn check_audiences(&mut self, entry: &IssuerEntry) {
+        let problem = "audiences must not be empty: omit them for the edge's URLs";
+        match &entry.audiences {
+            None if entry.preset == Some(Preset::Google) => self.mistakes.push_combined(
+                entry.issuer.span(),
+                "audiences are missing: Google's tokens name OAuth client ids",
+            ),
+            None => {}
+            Some(audiences) if audiences.is_empty() => {
+                self.mistakes.push(audiences.span(), problem);
+            }
+            Some(audiences) => {
+                for empty in audiences.iter().filter(|name| name.trim_matches('/').is_empty()) {
+                    self.mistakes.push(empty.span(), problem);
                 }
-                return Ok(None);
+            }
+        }
+    }
+
+    fn algorithms(&mut self, entry: &IssuerEntry) -> Vec<Algorithm> {
+        let Some(algorithms) = &entry.algorithms else { return ALGORITHMS.to_vec() };
+        if algorithms.is_empty() {
+            let problem = "algorithms must not be empty: omit them for all";
+            self.mistakes.push_combined(algorithms.span(), problem);
+        }
+        algorithms.iter().copied().map(algorithm).collect()
+    }
+
+    fn mapping(&mut self, entry: &IssuerEntry) -> Mapping {
+        if let Some(prefix) = entry.claims.tenant_prefix.as_ref().filter(|prefix| prefix.is_empty())
+        {
+            let problem = "claims.tenant_prefix must not be empty: omit it for no prefix";
+            self.mistakes.push(prefix.span(), problem);
+        }
+        let names = entry.tenants.as_deref();
+        for name in names.unwrap_or_default() {
+            let is_one_of_several = names.is_some_and(|names| names.len() > 1);
+            if name.is_empty() || (name.as_str() == ANY_TENANT && is_one_of_several) {
+                let problem = format!("tenants must be names, or only {ANY_TENANT:?} for any");
+                self.mistakes.push(name.span(), problem);
+            }
+        }
+        let names = names.map(|names| names.iter().map(|name| name.to_string()).collect());
+        let default_prefix = preset::tenant_prefix(entry.preset).filter(|_| names.is_none());
+        let prefix = entry.claims.tenant_prefix.as_ref().map(|prefix| prefix.as_str());
+        let tenants = Tenants::new(prefix.or(default_prefix), names);
+        preset::mapping(entry.preset).overridden(entry.claims.clone(), tenants)
+    }
+
+    fn keys(&mut self, entry: &IssuerEntry) -> Option<KeySource> {
+        if entry.preset == Some(Preset::Google) {
+            let spans = [
+                entry.jwks_url.as_ref().map(|url| url.span()),
+                entry.jwks_file.as_ref().map(|file| file.span()),
+                entry.algorithms.as_ref().map(|algorithms| algorithms.span()),
+            ];
+            for span in spans.into_iter().flatten() {
+                let problem = "Google's access tokens are opaque and have no keys";
+                self.mistakes.push_combined(span, problem);
+            }
+            return None;
+        }
+        match (&entry.jwks_url, &entry.jwks_file) {
+            (Some(_), Some(file)) => {
+                let problem = "jwks_url and jwks_file are mutually exclusive";
+                self.mistakes.push_combined(file.span(), problem);
+                None
             }
             (Some(url), None) => {
-                self.check_url(url)?;
-                KeySource::Url(url.clone(), self.fetcher()?)
+                let fetcher = self.fetcher(entry, url, url.span())?;
+                Some(KeySource::Url(Url::clone(url), fetcher))
             }
-            (None, Some(file)) => KeySource::File(context.text.resolve_path(file)),
+            (None, Some(file)) => Some(KeySource::File(self.mistakes.text().resolve_path(file))),
             (None, None) => {
-                let name = self.issuer.get_ref();
-                let url: Url = name.parse().map_err(|_| {
-                    format!(
-                        "the issuer {name:?} is not a URL, so its keys cannot be located: \
-                         set jwks_url or jwks_file"
-                    )
-                })?;
-                self.check_url(&url)?;
-                KeySource::Issuer(name.clone(), self.fetcher()?)
+                let name = &entry.issuer;
+                let Ok(url) = name.parse() else {
+                    let problem = format!(
+                        "the issuer {:?} is not a URL, so its keys cannot be located: set \
+                         jwks_url or jwks_file",
+                        name.as_str()
+                    );
+                    self.mistakes.push_combined(name.span(), problem);
+                    return None;
+                };
+                let fetcher = self.fetcher(entry, &url, name.span())?;
+                Some(KeySource::Issuer(name.to_string(), fetcher))
             }
-        };
-        Ok(Some(source))
-    }
-
-    fn introspection(&self, context: &BuildContext<'_>) -> Result<Option<Introspection>, String> {
-        let (url, endpoint) = match (&self.introspection, self.preset) {
-            (None, Preset::Google) => {
-                let url = TOKEN_INFO.parse().map_err(|_| "invalid URL".to_owned())?;
-                (url, Endpoint::TokenInfo)
-            }
-            (None, _) => return Ok(None),
-            (Some(table), Preset::Google) => (table.url.clone(), Endpoint::TokenInfo),
-            (Some(table), _) => {
-                let client_id =
-                    table.client_id.clone().ok_or("introspection.client_id is missing")?;
-                let client_secret = table.secret(context.text)?;
-                (table.url.clone(), Endpoint::Introspection { client_id, client_secret })
-            }
-        };
-        self.check_url(&url)?;
-        let limits = self.introspection.as_ref().map(|table| table.limits).unwrap_or_default();
-        Ok(Some(Introspection::new(url, self.fetcher()?, endpoint, limits)))
-    }
-
-    fn fetcher(&self) -> Result<Fetcher, String> {
-        let scope = if self.allow_private_addresses {
-            NetworkScope::Anywhere
-        } else {
-            NetworkScope::Public
-        };
-        Fetcher::new(scope).map_err(|error| format!("cannot create an HTTP client: {error}"))
-    }
-
-    fn check_url(&self, url: &Url) -> Result<(), String> {
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if self.allow_private_addresses => Ok(()),
-            "http" => Err(format!("{url} is not https; set {PRIVATE_ADDRESSES} to allow http")),
-            _ => Err(format!("{url} is not https")),
         }
+    }
+
+    fn introspection(&mut self, entry: &IssuerEntry) -> Option<Introspection> {
+        let (url, span, endpoint) = match (&entry.introspection, entry.preset) {
+            (None, Some(Preset::Google)) => {
+                let url = TOKEN_INFO.parse().ok()?;
+                (url, entry.issuer.span(), Endpoint::TokenInfo)
+            }
+            (None, _) => return None,
+            (Some(table), Some(Preset::Google)) => {
+                (Url::clone(&table.url), table.url.span(), Endpoint::TokenInfo)
+            }
+            (Some(table), _) => (Url::clone(&table.url), table.url.span(), self.endpoint(table)),
+        };
+        let fetcher = self.fetcher(entry, &url, span)?;
+        let limits = entry.introspection.as_ref().map(|table| table.limits).unwrap_or_default();
+        Some(Introspection::new(url, fetcher, endpoint, limits))
+    }
+
+    fn endpoint(&mut self, table: &IntrospectionTable) -> Endpoint {
+        if table.client_id.is_none() {
+            self.mistakes.push_combined(table.url.span(), "introspection.client_id is missing");
+        }
+        let client_id = table.client_id.clone().unwrap_or_default();
+        Endpoint::Introspection { client_id, client_secret: self.secret(table) }
+    }
+
+    fn secret(&mut self, table: &IntrospectionTable) -> SecretString {
+        let (span, secret) = match (&table.client_secret_file, &table.client_secret_env) {
+            (Some(_), Some(name)) => {
+                let problem = "client_secret_file and client_secret_env are mutually exclusive";
+                self.mistakes.push_combined(name.span(), problem);
+                return SecretString::default();
+            }
+            (None, None) => {
+                let problem = "introspection needs client_secret_file or client_secret_env";
+                self.mistakes.push_combined(table.url.span(), problem);
+                return SecretString::default();
+            }
+            _ if !self.reads_secrets => return SecretString::default(),
+            (Some(file), None) => {
+                let path = self.mistakes.text().resolve_path(file);
+                let secret = bounded::read_file_to_string(&path, SECRET_BYTES_MAX)
+                    .map_err(|error| format!("cannot read {}: {error}", path.display()));
+                (file.span(), secret)
+            }
+            (None, Some(name)) => {
+                let secret = env::var(name.as_str())
+                    .map_err(|_| format!("the environment variable {name} is not set"));
+                (name.span(), secret)
+            }
+        };
+        let secret = secret.map(|secret| secret.trim_end().to_owned());
+        let problem = match secret {
+            Ok(secret) if !secret.is_empty() => return secret.into(),
+            Ok(_) => "the introspection secret is empty".to_owned(),
+            Err(problem) => problem,
+        };
+        self.mistakes.push(span, problem);
+        SecretString::default()
+    }
+
+    /// The client that fetches a URL of the issuer, which is at `span`.
+    fn fetcher(&mut self, entry: &IssuerEntry, url: &Url, span: Range<usize>) -> Option<Fetcher> {
+        let is_private_allowed = entry.allow_private_addresses;
+        match url.scheme() {
+            "https" => {}
+            "http" if is_private_allowed => {}
+            "http" => {
+                let problem = format!("{url} is not https; set {PRIVATE_ADDRESSES} to allow http");
+                self.mistakes.push(span.clone(), problem);
+            }
+            _ => self.mistakes.push(span.clone(), format!("{url} is not https")),
+        }
+        let scope = if is_private_allowed { NetworkScope::Anywhere } else { NetworkScope::Public };
+        Fetcher::new(scope)
+            .map_err(|error| {
+                self.mistakes.push(span, format!("cannot create an HTTP client: {error}"));
+            })
+            .ok()
     }
 }
 
-impl IntrospectionTable {
-    fn secret(&self, text: &ConfigText) -> Result<SecretString, String> {
-        let secret = match (&self.client_secret_file, &self.client_secret_env) {
-            (Some(file), None) => {
-                let path = text.resolve_path(file);
-                fs::read_to_string(&path)
-                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?
-            }
-            (None, Some(name)) => {
-                env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
-            }
-            _ => {
-                return Err(
-                    "introspection needs client_secret_file or client_secret_env".to_owned()
-                );
-            }
-        };
-        match secret.trim_end() {
-            "" => Err("the introspection secret is empty".to_owned()),
-            secret => Ok(secret.to_owned().into()),
-        }
+/// The algorithm by its name in a file.
+fn algorithm(name: issuers::Algorithm) -> Algorithm {
+    match name {
+        issuers::Algorithm::ES256 => Algorithm::ES256,
+        issuers::Algorithm::ES384 => Algorithm::ES384,
+        issuers::Algorithm::EdDSA => Algorithm::EdDSA,
+        issuers::Algorithm::PS256 => Algorithm::PS256,
+        issuers::Algorithm::PS384 => Algorithm::PS384,
+        issuers::Algorithm::PS512 => Algorithm::PS512,
+        issuers::Algorithm::RS256 => Algorithm::RS256,
+        issuers::Algorithm::RS384 => Algorithm::RS384,
+        issuers::Algorithm::RS512 => Algorithm::RS512,
     }
 }

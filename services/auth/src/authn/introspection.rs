@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_config::issuers::IntrospectionLimits;
 use drawbridge_transport::fetch::{FetchError, Fetcher};
 use jsonwebtoken::get_current_timestamp;
-use metrics::counter;
 use moka::{Expiry, future, sync};
 use reqwest::{Method, StatusCode, header::ACCEPT};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,10 +18,11 @@ use url::{Url, form_urlencoded};
 
 use self::queue::{Busy, IntrospectionQueue};
 use super::{TokenError, claims::Claims};
+use crate::metrics::{INTROSPECTIONS, INTROSPECTIONS_REFUSED};
 
-pub(crate) use self::limits::{ClientNetwork, IntrospectionLimits};
+pub(crate) use self::network::ClientNetwork;
 
-mod limits;
+mod network;
 mod queue;
 
 /// How many results and known tokens are cached.
@@ -36,6 +37,7 @@ pub(super) struct Introspection {
     url: Url,
     fetcher: Fetcher,
     endpoint: Endpoint,
+    limits: IntrospectionLimits,
     /// Recently valid tokens, by digest. Their requests do not queue behind those for unknown
     /// tokens.
     known: sync::Cache<[u8; 32], ()>,
@@ -82,6 +84,22 @@ pub(super) enum Endpoint {
     TokenInfo,
 }
 
+impl Endpoint {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::TokenInfo, Self::TokenInfo) => true,
+            (
+                Self::Introspection { client_id, client_secret },
+                Self::Introspection { client_id: other_id, client_secret: other_secret },
+            ) => {
+                client_id == other_id
+                    && client_secret.expose_secret() == other_secret.expose_secret()
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Introspection {
     pub(super) fn new(
         url: Url,
@@ -96,11 +114,20 @@ impl Introspection {
             url,
             fetcher,
             endpoint,
+            limits,
             known: sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(known_for).build(),
             known_in_flight: Semaphore::new(limits.known_in_flight_max.get() as usize),
             unknown: IntrospectionQueue::new(limits),
             results: results.expire_after(ResultExpiry { inactive_for }).build(),
         }
+    }
+
+    /// Whether both ask the same endpoint in the same way.
+    pub(super) fn has_same_settings(&self, other: &Self) -> bool {
+        self.url == other.url
+            && self.fetcher.scope() == other.fetcher.scope()
+            && self.endpoint.is_same(&other.endpoint)
+            && self.limits == other.limits
     }
 
     /// The claims of an active token that a client in `network` sent, and until when they may be
@@ -139,7 +166,7 @@ impl Introspection {
             _known = self.known_in_flight.acquire().await;
         } else {
             _unknown = self.unknown.acquire(network).await.map_err(|Busy| {
-                counter!("auth_introspections_refused_total").increment(1);
+                INTROSPECTIONS_REFUSED.get().increment(1);
                 TokenError::Busy
             })?;
         }
@@ -150,7 +177,7 @@ impl Introspection {
             }
             Endpoint::TokenInfo => self.token_info(token).await,
         };
-        counter!("auth_introspections_total").increment(1);
+        INTROSPECTIONS.get().increment(1);
         match claims.map_err(|error| TokenError::Introspection(Arc::new(error)))? {
             Some(claims) => {
                 let until = requested_at + ACTIVE_FOR.min(lifetime(&claims));

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_config::issuers::Preset;
 use drawbridge_runtime::error_chain;
 use drawbridge_transport::jwks::{Jwks, JwksError};
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
 use super::{
     AccessToken, ClientNetwork, TokenError, claims::Claims, introspection::Introspection,
-    mapping::Mapping, preset::Preset, token::Jwt,
+    mapping::Mapping, preset, token::Jwt,
 };
 
 /// How often failures of an issuer are logged, however many tokens name it: forged tokens can name
@@ -50,9 +51,10 @@ impl Failures {
 }
 
 /// How an issuer's tokens are validated and mapped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IssuerRules {
-    pub(super) preset: Preset,
+    /// Absent: no well-known issuer.
+    pub(super) preset: Option<Preset>,
     /// The audiences by which the issuer names the edge. Absent: the edge's URLs.
     pub(super) audiences: Option<Vec<String>>,
     pub(super) algorithms: Vec<Algorithm>,
@@ -65,6 +67,23 @@ pub(super) struct IssuerRules {
 }
 
 impl Issuer {
+    /// Takes the keys of this issuer as it was before, if they come from the same source. Returns
+    /// whether nothing else differs.
+    pub(super) fn take_over(&mut self, before: &Self) -> bool {
+        let has_same_keys = match (&mut self.keys, &before.keys) {
+            (Some(keys), Some(before)) if keys.has_same_source(before) => {
+                keys.clone_from(before);
+                true
+            }
+            (keys, before) => keys.is_none() && before.is_none(),
+        };
+        let has_same_introspection = match (&self.introspection, &before.introspection) {
+            (Some(now), Some(before)) => now.has_same_settings(before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        has_same_keys && has_same_introspection && self.rules == before.rules
+    }
+
     pub(super) fn audiences(&self) -> Option<&[String]> {
         self.rules.audiences.as_deref()
     }
@@ -78,7 +97,7 @@ impl Issuer {
         let IssuerRules { preset, algorithms, require_at_jwt, .. } = &self.rules;
         let keys = self.keys.as_ref().ok_or(TokenError::Kind)?;
         let key_id = jwt.check_header(algorithms)?;
-        preset.check_kind(jwt, *require_at_jwt)?;
+        preset::check_kind(*preset, jwt, *require_at_jwt)?;
         let key = keys.key(key_id).await.map_err(|error| match error {
             JwksError::UnknownKey => TokenError::UnknownKey,
             error => TokenError::Keys(error),
@@ -169,8 +188,8 @@ impl Issuer {
         }
         let mut identity = mapping.identity(&self.name, claims)?;
         let principal = &identity.principal;
-        identity.workload =
-            *workloads || preset.is_workload(claims, &principal.subject, &principal.client_id);
+        identity.workload = *workloads
+            || preset::is_workload(*preset, claims, &principal.subject, &principal.client_id);
         Ok(AccessToken {
             identity,
             // Entra ID calls it `uti`.

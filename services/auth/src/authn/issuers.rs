@@ -1,11 +1,20 @@
 //! All accepted issuers.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use drawbridge_runtime::error_chain;
+use arc_swap::ArcSwap;
+use drawbridge_config::ConfigText;
+use drawbridge_runtime::{
+    Readiness, error_chain,
+    follow::{FollowReport, FollowedFiles},
+};
 use drawbridge_transport::jwks::JwksError;
 use futures::future::join_all;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     IssuersFileError,
@@ -13,11 +22,14 @@ use super::{
     issuer::Issuer,
     seen::{SeenConfig, SeenTokens},
 };
+use crate::metrics::{ISSUERS_CURRENT, ISSUERS_RELOADS_FAILED};
 
-/// All accepted issuers.
+/// All accepted issuers. They are replaced when the issuers file changes.
 #[derive(Debug)]
 pub(crate) struct Issuers {
-    all: Vec<Issuer>,
+    flags: Option<IssuerFlags>,
+    path: Option<PathBuf>,
+    all: ArcSwap<Vec<Arc<Issuer>>>,
     /// Counts changes that invalidate verified tokens.
     changes: watch::Sender<u64>,
     seen: SeenTokens,
@@ -32,19 +44,70 @@ impl Issuers {
     ) -> Result<Self, IssuersFileError> {
         let changes = watch::Sender::new(0);
         let seen = SeenTokens::new(seen);
-        let mut all = file::load(flags, path, &changes)?;
+        let text = path.map(file::read).transpose()?;
+        let mut all = file::build(flags.clone(), text.as_ref(), &changes)?;
         separate_tenants(&mut all);
-        Ok(Self { all, changes, seen })
+        let all = all.into_iter().map(Arc::new).collect();
+        let path = path.map(Path::to_owned);
+        Ok(Self { flags, path, all: ArcSwap::from_pointee(all), changes, seen })
+    }
+
+    /// Follows the issuers file until `stopping`. Errors in it show in `readiness` and have no
+    /// other effect.
+    pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+        let Some(path) = self.path.clone() else { return };
+        let report = FollowReport {
+            topic: "issuers",
+            current: ISSUERS_CURRENT.get(),
+            failed: ISSUERS_RELOADS_FAILED.get(),
+            note: |_| "the issuers file is invalid: see the log".to_owned(),
+        };
+        let mut files = FollowedFiles::new(report, move || file::read(&path), readiness, stopping);
+        while let Some(text) = files.next().await {
+            let issuers = Arc::clone(&self);
+            match spawn_blocking(move || issuers.reload(&text)).await {
+                Ok(reloaded) => files.report(reloaded),
+                Err(error) => {
+                    tracing::error!(%error, "stopped following the issuers file");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Uses this text of the issuers file. What did not change keeps its keys and caches. Returns
+    /// whether anything changed.
+    pub(super) fn reload(&self, text: &ConfigText) -> Result<bool, IssuersFileError> {
+        let mut all = file::build(self.flags.clone(), Some(text), &self.changes)?;
+        separate_tenants(&mut all);
+        let before = self.all.load_full();
+        let now: Vec<_> = all.into_iter().map(|issuer| unless_same(issuer, &before)).collect();
+        let is_in = |issuer: &Arc<Issuer>, all: &[Arc<Issuer>]| {
+            all.iter().any(|other| Arc::ptr_eq(issuer, other))
+        };
+        let names = |issuers: &[Arc<Issuer>], others: &[Arc<Issuer>]| {
+            let different = issuers.iter().filter(|issuer| !is_in(issuer, others));
+            different.map(|issuer| issuer.name.clone()).collect::<Vec<_>>()
+        };
+        let (gone, new) = (names(&before, &now), names(&now, &before));
+        if gone.is_empty() && new.is_empty() {
+            return Ok(false);
+        }
+        self.all.store(Arc::new(now));
+        tracing::info!(?gone, ?new, "the accepted issuers changed");
+        // Afterwards: what is verified in the new epoch is verified by the new issuers.
+        self.changes.send_modify(|count| *count += 1);
+        Ok(true)
     }
 
     /// The issuer with exactly this name.
-    pub(super) fn get(&self, name: &str) -> Option<&Issuer> {
-        self.all.iter().find(|issuer| issuer.name == name)
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Issuer>> {
+        self.all.load().iter().find(|issuer| issuer.name == name).cloned()
     }
 
     /// The names of the issuers.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.all.iter().map(|issuer| issuer.name.as_str())
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.all.load().iter().map(|issuer| issuer.name.clone()).collect()
     }
 
     /// Records of verified tokens.
@@ -55,7 +118,8 @@ impl Issuers {
     /// Fetches the keys of each issuer. Returns its name, with the error if the fetch failed. An
     /// issuer of opaque tokens has no keys to fetch.
     pub(crate) async fn probe(&self) -> Vec<(String, Option<String>)> {
-        let probes = self.all.iter().map(|issuer| async {
+        let all = self.all.load_full();
+        let probes = all.iter().map(|issuer| async {
             let Some(keys) = &issuer.keys else { return (issuer.name.clone(), None) };
             // An unknown key id forces a fetch.
             let problem = match keys.key("").await {
@@ -68,12 +132,12 @@ impl Issuers {
     }
 
     /// The issuer that introspects opaque tokens.
-    pub(super) fn introspection_issuer(&self) -> Option<&Issuer> {
-        self.all.iter().find(|issuer| issuer.introspection.is_some())
+    pub(super) fn introspection_issuer(&self) -> Option<Arc<Issuer>> {
+        self.all.load().iter().find(|issuer| issuer.introspection.is_some()).cloned()
     }
 
-    /// Notifies when an issuer withdraws or replaces a key: earlier decisions on its tokens are no
-    /// longer valid.
+    /// Notifies when an issuer changes, or withdraws or replaces a key: earlier decisions on its
+    /// tokens are no longer valid.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -86,6 +150,14 @@ impl Issuers {
 
     pub(super) fn epoch(&self) -> u64 {
         *self.changes.borrow()
+    }
+}
+
+/// The issuer as it was before, if nothing differs.
+fn unless_same(mut issuer: Issuer, before: &[Arc<Issuer>]) -> Arc<Issuer> {
+    match before.iter().find(|other| other.name == issuer.name) {
+        Some(before) if issuer.take_over(before) => Arc::clone(before),
+        _ => Arc::new(issuer),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The mapping from claims to callers.
 
+use drawbridge_config::issuers::{ClaimPaths, ClaimsTable};
 use drawbridge_proto::auth::v1 as pb;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Identity, TokenError, claims::Claims, tenants::Tenants};
@@ -27,56 +27,31 @@ pub(super) struct Mapping {
     pub(super) tenants: Tenants,
 }
 
-/// Overrides in the issuers file.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct MappingTable {
-    /// The prefix of this issuer's custom claims, such as `https://acme.example/`.
-    namespace: Option<String>,
-    tenant: Option<Paths>,
-    pub(super) tenant_prefix: Option<String>,
-    groups: Option<Paths>,
-    roles: Option<Paths>,
-    email: Option<Paths>,
-    mfa: Option<Paths>,
-    mfa_values: Option<Vec<String>>,
-    group_prefix: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected the path of a claim, or a list of them")]
-enum Paths {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl MappingTable {
-    /// Applies this table to `defaults`, for an issuer that may name these tenants.
-    pub(super) fn over(self, defaults: Mapping, tenants: Tenants) -> Mapping {
-        let namespace = self.namespace;
-        let choose = |chosen: Option<Paths>, name: &str, default: Vec<String>| match chosen {
-            Some(Paths::One(path)) => vec![path],
-            Some(Paths::Many(paths)) => paths,
+impl Mapping {
+    /// This mapping with the overrides of an issuers file, for an issuer that may name these
+    /// tenants.
+    pub(super) fn overridden(self, table: ClaimsTable, tenants: Tenants) -> Self {
+        let namespace = table.namespace;
+        let choose = |chosen: Option<ClaimPaths>, name: &str, default: Vec<String>| match chosen {
+            Some(paths) => paths.into(),
             None => namespace
                 .iter()
                 .map(|namespace| format!("{namespace}{name}"))
                 .chain(default)
                 .collect(),
         };
-        Mapping {
-            tenant: choose(self.tenant, "tenant", defaults.tenant),
-            groups: choose(self.groups, "groups", defaults.groups),
-            roles: choose(self.roles, "roles", defaults.roles),
-            email: choose(self.email, "email", defaults.email),
-            mfa: choose(self.mfa, "mfa", defaults.mfa),
-            mfa_values: self.mfa_values.unwrap_or(defaults.mfa_values),
-            group_prefix: self.group_prefix.unwrap_or(defaults.group_prefix),
+        Self {
+            tenant: choose(table.tenant, "tenant", self.tenant),
+            groups: choose(table.groups, "groups", self.groups),
+            roles: choose(table.roles, "roles", self.roles),
+            email: choose(table.email, "email", self.email),
+            mfa: choose(table.mfa, "mfa", self.mfa),
+            mfa_values: table.mfa_values.unwrap_or(self.mfa_values),
+            group_prefix: table.group_prefix.unwrap_or(self.group_prefix),
             tenants,
         }
     }
-}
 
-impl Mapping {
     /// The caller of these claims, except whether it is a program.
     pub(super) fn identity(&self, issuer: &str, claims: &Claims) -> Result<Identity, TokenError> {
         if OVERAGE_CLAIMS

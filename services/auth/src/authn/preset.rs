@@ -1,119 +1,106 @@
-//! Token formats of well-known issuers. docs/how-to/connect-an-identity-provider.md documents them.
+//! Token formats of well-known issuers, and of others, which have no preset.
+//! docs/how-to/connect-an-identity-provider.md documents them.
 
-use serde::Deserialize;
+use drawbridge_config::issuers::Preset;
 
 use super::{TokenError, claims::Claims, mapping::Mapping, tenants::Tenants, token::Jwt};
 
 /// Claims of ID tokens and logout tokens that unmarked access tokens do not have.
 const NON_ACCESS_CLAIMS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];
 
-/// A well-known issuer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Preset {
-    /// No preset.
-    #[default]
-    #[serde(skip)]
-    Plain,
-    Keycloak,
-    Auth0,
-    Entra,
-    Google,
-    Kubernetes,
+/// The claims of its tokens.
+pub(super) fn mapping(preset: Option<Preset>) -> Mapping {
+    let paths = |paths: &[&str]| paths.iter().copied().map(ToOwned::to_owned).collect();
+    let (tenant, groups, roles, email): (&[&str], &[&str], &[&str], &[&str]) = match preset {
+        None => (
+            &["tenant"],
+            &["groups", "cognito:groups"],
+            &["roles", "realm_access.roles"],
+            &["email"],
+        ),
+        Some(Preset::Keycloak) => (&["tenant"], &["groups"], &["realm_access.roles"], &["email"]),
+        Some(Preset::Auth0) => (&["org_id"], &["groups"], &["roles"], &["email"]),
+        // Entra does not verify the `email` of an account.
+        Some(Preset::Entra) => (&["tid"], &["groups"], &["roles"], &[]),
+        Some(Preset::Google) => (&["hd"], &[], &[], &["email"]),
+        Some(Preset::Kubernetes) => (&[], &["kubernetes.io.namespace"], &[], &[]),
+    };
+    Mapping {
+        tenant: paths(tenant),
+        groups: paths(groups),
+        roles: paths(roles),
+        email: paths(email),
+        mfa: paths(&["amr"]),
+        mfa_values: paths(&["mfa"]),
+        // Namespace names are chosen by their creators, so they get a prefix.
+        group_prefix: if preset == Some(Preset::Kubernetes) {
+            "kubernetes:".to_owned()
+        } else {
+            String::new()
+        },
+        tenants: Tenants::default(),
+    }
 }
 
-impl Preset {
-    pub(super) fn mapping(self) -> Mapping {
-        let paths = |paths: &[&str]| paths.iter().copied().map(ToOwned::to_owned).collect();
-        let (tenant, groups, roles, email): (&[&str], &[&str], &[&str], &[&str]) = match self {
-            Self::Plain => (
-                &["tenant"],
-                &["groups", "cognito:groups"],
-                &["roles", "realm_access.roles"],
-                &["email"],
-            ),
-            Self::Keycloak => (&["tenant"], &["groups"], &["realm_access.roles"], &["email"]),
-            Self::Auth0 => (&["org_id"], &["groups"], &["roles"], &["email"]),
-            // Entra does not verify the `email` of an account.
-            Self::Entra => (&["tid"], &["groups"], &["roles"], &[]),
-            Self::Google => (&["hd"], &[], &[], &["email"]),
-            Self::Kubernetes => (&[], &["kubernetes.io.namespace"], &[], &[]),
-        };
-        Mapping {
-            tenant: paths(tenant),
-            groups: paths(groups),
-            roles: paths(roles),
-            email: paths(email),
-            mfa: paths(&["amr"]),
-            mfa_values: paths(&["mfa"]),
-            // Namespace names are chosen by their creators, so they get a prefix.
-            group_prefix: if self == Self::Kubernetes {
-                "kubernetes:".to_owned()
-            } else {
-                String::new()
-            },
-            tenants: Tenants::default(),
+/// The default prefix of tenant names. Tenant names occur in paths, of secrets for example, so it
+/// has no colon.
+pub(super) fn tenant_prefix(preset: Option<Preset>) -> Option<&'static str> {
+    (preset == Some(Preset::Kubernetes)).then_some("kubernetes.")
+}
+
+/// Rejects tokens that are not access tokens, such as ID tokens (RFC 9068 section 5, RFC 8725
+/// section 3.11).
+pub(super) fn check_kind(
+    preset: Option<Preset>,
+    jwt: &Jwt<'_>,
+    require_at_jwt: bool,
+) -> Result<(), TokenError> {
+    let header = jwt.header.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
+    match header.strip_prefix("application/").unwrap_or(&header) {
+        "at+jwt" => return Ok(()),
+        // Many issuers write `JWT` or omit the type.
+        "" | "jwt" if !require_at_jwt => {}
+        _ => return Err(TokenError::Header("type")),
+    }
+    let claims = &jwt.claims;
+    // Keycloak and Cognito use a claim for the kind.
+    for (claim, access) in [("typ", "Bearer"), ("token_use", "access")] {
+        match claims.text(claim)? {
+            Some(kind) if kind.eq_ignore_ascii_case(access) => return Ok(()),
+            Some(_) => return Err(TokenError::Kind),
+            None => {}
         }
     }
-
-    /// The default prefix of tenant names. Tenant names occur in paths, of secrets for example, so
-    /// it has no colon.
-    pub(super) fn tenant_prefix(self) -> Option<&'static str> {
-        (self == Self::Kubernetes).then_some("kubernetes.")
+    // Entra names the client in access tokens only.
+    let names_client = claims.has("azp") || claims.has("appid");
+    if NON_ACCESS_CLAIMS.iter().any(|claim| claims.has(claim))
+        || (preset == Some(Preset::Entra) && !names_client)
+    {
+        return Err(TokenError::Kind);
     }
+    Ok(())
+}
 
-    /// Whether the issuer's access tokens are JWTs with published keys.
-    pub(super) fn has_keys(self) -> bool {
-        self != Self::Google
-    }
-
-    /// Rejects tokens that are not access tokens, such as ID tokens (RFC 9068 section 5, RFC 8725
-    /// section 3.11).
-    pub(super) fn check_kind(self, jwt: &Jwt<'_>, require_at_jwt: bool) -> Result<(), TokenError> {
-        let header = jwt.header.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
-        match header.strip_prefix("application/").unwrap_or(&header) {
-            "at+jwt" => return Ok(()),
-            // Many issuers write `JWT` or omit the type.
-            "" | "jwt" if !require_at_jwt => {}
-            _ => return Err(TokenError::Header("type")),
-        }
-        let claims = &jwt.claims;
-        // Keycloak and Cognito use a claim for the kind.
-        for (claim, access) in [("typ", "Bearer"), ("token_use", "access")] {
-            match claims.text(claim)? {
-                Some(kind) if kind.eq_ignore_ascii_case(access) => return Ok(()),
-                Some(_) => return Err(TokenError::Kind),
-                None => {}
+/// Whether the token was issued to a program that acts on its own behalf.
+pub(super) fn is_workload(
+    preset: Option<Preset>,
+    claims: &Claims,
+    subject: &str,
+    client: &str,
+) -> bool {
+    let equals = |claim: &str, value: &str| claims.at(claim).is_some_and(|found| found == value);
+    let is_own = equals("gty", "client-credentials") || (!client.is_empty() && client == subject);
+    is_own
+        || match preset {
+            // A client's service account has no session. A user with such a name has one.
+            Some(Preset::Keycloak) => {
+                let own = format!("service-account-{client}");
+                equals("preferred_username", &own) && !claims.has("sid")
             }
+            // Scopes are delegated by a user.
+            Some(Preset::Entra) => equals("idtyp", "app") || !claims.has("scp"),
+            // A cluster issues tokens to service accounts only.
+            Some(Preset::Kubernetes) => true,
+            None | Some(Preset::Auth0 | Preset::Google) => false,
         }
-        // Entra names the client in access tokens only.
-        let names_client = claims.has("azp") || claims.has("appid");
-        if NON_ACCESS_CLAIMS.iter().any(|claim| claims.has(claim))
-            || (self == Self::Entra && !names_client)
-        {
-            return Err(TokenError::Kind);
-        }
-        Ok(())
-    }
-
-    /// Whether the token was issued to a program that acts on its own behalf.
-    pub(super) fn is_workload(self, claims: &Claims, subject: &str, client: &str) -> bool {
-        let equals =
-            |claim: &str, value: &str| claims.at(claim).is_some_and(|found| found == value);
-        let is_own =
-            equals("gty", "client-credentials") || (!client.is_empty() && client == subject);
-        is_own
-            || match self {
-                // A client's service account has no session. A user with such a name has one.
-                Self::Keycloak => {
-                    let own = format!("service-account-{client}");
-                    equals("preferred_username", &own) && !claims.has("sid")
-                }
-                // Scopes are delegated by a user.
-                Self::Entra => equals("idtyp", "app") || !claims.has("scp"),
-                // A cluster issues tokens to service accounts only.
-                Self::Kubernetes => true,
-                Self::Plain | Self::Auth0 | Self::Google => false,
-            }
-    }
 }

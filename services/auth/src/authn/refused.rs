@@ -30,7 +30,7 @@ pub struct RefusedTokensConfig {
 
 impl Default for RefusedTokensConfig {
     fn default() -> Self {
-        Self { refused_tokens_max: 10_000, refused_token_seconds: 60 }
+        drawbridge_runtime::parse_defaults(&[])
     }
 }
 

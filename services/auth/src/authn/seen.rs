@@ -30,7 +30,7 @@ pub struct SeenConfig {
 
 impl Default for SeenConfig {
     fn default() -> Self {
-        Self { seen_names_max: 100_000 }
+        drawbridge_runtime::parse_defaults(&[])
     }
 }
 

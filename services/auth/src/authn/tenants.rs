@@ -3,7 +3,7 @@
 use super::TokenError;
 
 /// Allows any tenant in a list.
-const ANY: &str = "*";
+pub(super) const ANY_TENANT: &str = "*";
 
 /// The tenants that one issuer may name.
 ///
@@ -31,20 +31,14 @@ enum Named {
 
 impl Tenants {
     /// Tenants from `claims.tenant_prefix` and `tenants`.
-    pub(super) fn new(prefix: Option<&str>, names: Option<&[String]>) -> Result<Self, String> {
-        if prefix == Some("") {
-            return Err("claims.tenant_prefix must not be empty: omit it for no prefix".to_owned());
-        }
+    pub(super) fn new(prefix: Option<&str>, names: Option<Vec<String>>) -> Self {
         let named = match names {
-            Some([name]) if name == ANY => Named::Any,
-            Some(names) if names.iter().any(|name| name.is_empty() || name == ANY) => {
-                return Err(format!("tenants must be names, or only {ANY:?} for any"));
-            }
-            Some(names) => Named::Only(names.to_vec()),
+            Some(names) if names == [ANY_TENANT] => Named::Any,
+            Some(names) => Named::Only(names),
             None if prefix.is_some() => Named::Any,
             None => Named::Unbound,
         };
-        Ok(Self { prefix: prefix.unwrap_or_default().to_owned(), named })
+        Self { prefix: prefix.unwrap_or_default().to_owned(), named }
     }
 
     /// The tenant's name in policies, databases, Vault and limits, for a claimed one. Empty: no
@@ -95,7 +89,7 @@ mod tests {
     fn tenants(prefix: Option<&str>, names: Option<&[&str]>) -> Tenants {
         let names: Option<Vec<_>> =
             names.map(|names| names.iter().map(ToString::to_string).collect());
-        Tenants::new(prefix, names.as_deref()).unwrap()
+        Tenants::new(prefix, names)
     }
 
     #[test]
@@ -140,14 +134,5 @@ mod tests {
         check((Some("p:"), None), (None, Some(&["acme", "p:"])), false);
         check((Some("p:"), Some(&["acme"])), (None, Some(&["p:acme"])), true);
         check((Some("p:"), Some(&["acme"])), (None, Some(&["acme"])), false);
-    }
-
-    #[test]
-    fn a_meaningless_tenant_configuration_is_rejected() {
-        assert!(Tenants::new(Some(""), None).is_err());
-        for names in [vec![""], vec!["*", "acme"]] {
-            let names: Vec<_> = names.into_iter().map(ToOwned::to_owned).collect();
-            assert!(Tenants::new(None, Some(&names)).is_err(), "{names:?}");
-        }
     }
 }

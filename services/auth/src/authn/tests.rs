@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod docs;
+mod issuers_file;
 mod multiple_issuers;
 mod opaque;
 mod presets;

@@ -1,11 +1,12 @@
 //! Decisions on recorded operations under other policies.
 
+use drawbridge_config::policy::PrincipalSpec;
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 
 use super::DecisionRecord;
 use crate::{
     Identity,
-    policy::{DecisionOutcome, PolicyDecision, PolicyWorkspace, PrincipalSpec},
+    policy::{DecisionOutcome, PolicyDecision, PolicyWorkspace},
 };
 
 /// The outcome of a recorded decision under these policies.

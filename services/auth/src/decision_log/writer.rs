@@ -6,20 +6,24 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 use drawbridge_runtime::{RequestId, ServiceBuilder, trace};
-use drawbridge_transport::transaction_token::Actor;
+use drawbridge_transport::{LoggedCaller, log_call, transaction_token::Actor};
 use jiff::Timestamp;
-use metrics::counter;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::DropGuard;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::{DecisionRecord, ShadowRecord, files::DailyFiles};
-use crate::{Identity, policy::PolicyDecision};
+use crate::{
+    Identity,
+    metrics::{DECISION_LOG_ERRORS, DECISIONS},
+    policy::PolicyDecision,
+};
 
 /// Where decisions are recorded, and how much of them.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Decision log")]
 pub struct DecisionLogConfig {
     /// Write each decision as a line of JSON: to standard output (`-`), or to daily files in this
@@ -34,6 +38,12 @@ pub struct DecisionLogConfig {
     /// Record arguments too, without sensitive ones.
     #[arg(long, requires = "decision_log")]
     pub decision_log_arguments: bool,
+}
+
+impl Default for DecisionLogConfig {
+    fn default() -> Self {
+        drawbridge_runtime::parse_defaults(&[])
+    }
 }
 
 /// The decision log cannot be written.
@@ -99,15 +109,12 @@ impl DecisionLog {
     pub(crate) fn write(&self, entry: &DecisionEntry<'_>) {
         let DecisionEntry { request_id, caller_request_id, kind, item, decision, revision, .. } =
             entry;
-        let pb::Principal { issuer, subject, client_id, tenant, .. } = &entry.identity.principal;
         let outcome = decision.outcome.as_str();
-        counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => outcome)
-            .increment(1);
-        tracing::info!(
+        DECISIONS.with([kind.as_str_name().into(), outcome.into()]).increment(1);
+        log_call!(
+            LoggedCaller::new(&entry.identity.principal, entry.actor),
             %request_id,
             caller_request_id = caller_request_id.map(RequestId::as_str),
-            issuer, subject, client_id, tenant,
-            actor = entry.actor.map(|actor| actor.sub.as_str()),
             item = item.name,
             operation = kind.as_str_name(),
             outcome,
@@ -126,7 +133,7 @@ impl DecisionLog {
         let written =
             line.map_err(std::io::Error::from).and_then(|line| lines.clone().write_all(&line));
         if let Err(error) = written {
-            counter!("auth_decision_log_errors_total").increment(1);
+            DECISION_LOG_ERRORS.get().increment(1);
             tracing::error!(%error, "cannot write to the decision log");
         }
     }
@@ -179,7 +186,7 @@ async fn flush(writer: WorkerGuard) {
 }
 
 fn digest(arguments: &[u8]) -> String {
-    Sha256::digest(arguments).iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(arguments))
 }
 
 #[cfg(test)]

@@ -5,50 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use drawbridge_config::policy::{Case, Expected, PrincipalSpec, read_cases};
+use drawbridge_proto::auth::v1 as pb;
+use serde::Serialize;
 
 use super::{
-    DecisionOutcome, PolicyError, PolicyWorkspace, PrincipalSpec, Problem,
-    members::{at_json_error, without_place},
-    problem::Place,
-    source::{PolicySource, files},
+    DecisionOutcome, PolicyError, PolicyWorkspace, Problem, problem::Place, source::files,
 };
-
-/// One policy test.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Case {
-    /// The expectation, as a sentence.
-    pub name: String,
-    /// The caller.
-    #[serde(default)]
-    pub principal: PrincipalSpec,
-    /// The tool, resource or prompt; its action has the same name.
-    pub action: String,
-    /// The item's uid in Cedar's notation, such as `Tool::"code_search"`, to check which item is
-    /// meant.
-    pub resource: Option<String>,
-    /// The arguments; omitted ones have their defaults. Absent: whether the item is listed.
-    pub arguments: Option<Value>,
-    /// The expected outcome.
-    pub expect: Expected,
-    /// The policies that must determine the outcome, if tested.
-    pub policies: Option<Vec<String>>,
-}
-
-/// The expected outcome of a case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Expected {
-    /// Allowed; without arguments: for all arguments.
-    Allow,
-    /// It depends on the arguments, which are not given.
-    #[serde(rename = "perhaps")]
-    Conditional,
-    /// Denied.
-    Deny,
-}
+use crate::Identity;
 
 impl From<DecisionOutcome> for Expected {
     fn from(outcome: DecisionOutcome) -> Self {
@@ -92,31 +56,15 @@ pub fn cases(root: &Path) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
     }
     let (mut cases, mut problems) = (Vec::new(), Vec::new());
     for source in files(&folder, ".json")? {
-        match in_file(&source) {
-            Ok(parsed) => cases.extend(parsed),
-            Err(invalid) => problems.extend(invalid),
+        match read_cases(&source.config_text()) {
+            Ok(parsed) => cases.extend(parsed.into_iter().map(|case| {
+                let place = Place::new(&source.text, case.span().start, case.span().len());
+                (source.path.clone(), place, case.into_inner())
+            })),
+            Err(error) => problems.extend(Problem::of_file(&source.path, &error)),
         }
     }
     if problems.is_empty() { Ok(cases) } else { Err(PolicyError(problems)) }
-}
-
-fn in_file(source: &PolicySource) -> Result<Vec<(PathBuf, Place, Case)>, Vec<Problem>> {
-    let all: Vec<&RawValue> = serde_json::from_str(&source.text)
-        .map_err(|error| vec![at_json_error(source, "cases", &error)])?;
-    let (mut cases, mut problems) = (Vec::new(), Vec::new());
-    for json in all {
-        let (offset, length) = source.span_of(json);
-        match serde_json::from_str(json.get()) {
-            Ok(case) => {
-                cases.push((source.path.clone(), Place::new(&source.text, offset, length), case));
-            }
-            Err(error) => {
-                let problem = Problem::error(&source.path, without_place(&error));
-                problems.push(problem.at(&source.text, offset, length));
-            }
-        }
-    }
-    if problems.is_empty() { Ok(cases) } else { Err(problems) }
 }
 
 impl PolicyWorkspace {
@@ -159,5 +107,26 @@ impl PolicyWorkspace {
             policies: decision.policy_ids,
             passed,
         })
+    }
+}
+
+impl From<&PrincipalSpec> for Identity {
+    fn from(spec: &PrincipalSpec) -> Self {
+        let spec = spec.clone();
+        Self {
+            principal: pb::Principal {
+                issuer: spec.issuer,
+                subject: spec.subject,
+                client_id: spec.client,
+                tenant: spec.tenant,
+                scopes: spec.scopes,
+                ..pb::Principal::default()
+            },
+            groups: spec.groups,
+            roles: spec.roles,
+            email: spec.email,
+            mfa: spec.mfa,
+            workload: spec.workload,
+        }
     }
 }

@@ -30,7 +30,8 @@ pub enum DecisionOutcome {
     /// Allowed; if no arguments were given, for all arguments.
     Allow,
     /// It depends on the arguments, which were not given.
-    #[serde(rename = "perhaps")]
+    // Records of earlier versions have the other word.
+    #[serde(alias = "perhaps")]
     Conditional,
     /// No policy permits it.
     NotPermitted,
@@ -50,7 +51,7 @@ impl DecisionOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
-            Self::Conditional => "perhaps",
+            Self::Conditional => "conditional",
             Self::NotPermitted => "not_permitted",
             Self::Forbidden => "forbidden",
             Self::NotInCatalog => "not_in_catalog",
@@ -63,5 +64,23 @@ impl DecisionOutcome {
 impl From<DecisionOutcome> for PolicyDecision {
     fn from(outcome: DecisionOutcome) -> Self {
         Self { outcome, policy_ids: Vec::new(), shadow: None, reads_arguments: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conditional_outcome_has_one_word_and_records_of_earlier_versions_are_read() {
+        let written = serde_json::to_string(&DecisionOutcome::Conditional).unwrap();
+        assert_eq!(written, format!("{:?}", DecisionOutcome::Conditional.as_str()));
+        assert_eq!(written, r#""conditional""#);
+        for word in [written.as_str(), r#""perhaps""#] {
+            assert_eq!(
+                serde_json::from_str::<DecisionOutcome>(word).unwrap(),
+                DecisionOutcome::Conditional
+            );
+        }
     }
 }

@@ -6,8 +6,7 @@ use std::{
 };
 
 use cedar_policy::{Entities, Entity, EntityUid, Schema};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use drawbridge_config::policy::{EntityId, Member, read_members};
 
 use super::{problem::Problem, source::PolicySource, uid};
 
@@ -18,25 +17,6 @@ pub(super) struct Memberships {
     of_principals: HashMap<EntityUid, HashSet<EntityUid>>,
     /// Groups and roles with their ancestors.
     groups: Entities,
-}
-
-/// An entity in Cedar's JSON form. Only its parents may be given.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Member {
-    uid: Uid,
-    #[serde(default)]
-    attrs: serde_json::Map<String, serde_json::Value>,
-    #[serde(default)]
-    parents: Vec<Uid>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Uid {
-    #[serde(rename = "type")]
-    type_name: String,
-    id: String,
 }
 
 /// Parents per entity, as in the files.
@@ -51,18 +31,18 @@ impl Memberships {
         let mut parsed = Parents::default();
         let mut problems = Vec::new();
         for source in sources {
-            let entities: Vec<&RawValue> = match serde_json::from_str(&source.text) {
-                Ok(entities) => entities,
+            let members = match read_members(&source.config_text()) {
+                Ok(members) => members,
                 Err(error) => {
-                    problems.push(at_json_error(source, "entities", &error));
+                    problems.extend(Problem::of_file(&source.path, &error));
                     continue;
                 }
             };
-            for entity in entities {
-                if let Err(message) = parsed.add(entity.get(), schema) {
-                    let (offset, length) = source.span_of(entity);
+            for member in members {
+                if let Err(message) = parsed.add(&member, schema) {
+                    let span = member.uid.span();
                     let problem = Problem::error(&source.path, message);
-                    problems.push(problem.at(&source.text, offset, length));
+                    problems.push(problem.at(&source.text, span.start, span.len()));
                 }
             }
         }
@@ -111,56 +91,20 @@ impl Memberships {
 }
 
 impl Parents {
-    fn add(&mut self, json: &str, schema: &Schema) -> Result<(), String> {
-        let member: Member = serde_json::from_str(json).map_err(|error| without_place(&error))?;
-        let Member { uid: Uid { type_name, id }, attrs, parents } = member;
-        if !attrs.is_empty() {
-            return Err("attributes come from the token; only parents may be given here".to_owned());
+    fn add(&mut self, member: &Member, schema: &Schema) -> Result<(), String> {
+        let EntityId { type_name, id } = &*member.uid;
+        let entity_uid = uid(type_name, id);
+        let parents = member.parents.iter().map(|parent| uid(&parent.type_name, &parent.id));
+        if matches!(type_name.as_str(), "User" | "Workload") {
+            self.of_principals.entry(entity_uid).or_default().extend(parents);
+            return Ok(());
         }
-        // The token determines the tenant: tool services trust the token.
-        if let Some(parent) =
-            parents.iter().find(|parent| !matches!(&*parent.type_name, "Group" | "Role"))
-        {
-            return Err(format!("a parent must be a Group or a Role, not {}", parent.type_name));
-        }
-        let parents = parents.iter().map(|parent| uid(&parent.type_name, &parent.id));
-        match type_name.as_str() {
-            "User" | "Workload" if !id.contains('#') => {
-                Err(format!("the id of a {type_name} is <issuer>#<subject>"))
-            }
-            "User" | "Workload" => {
-                self.of_principals.entry(uid(&type_name, &id)).or_default().extend(parents);
-                Ok(())
-            }
-            "Group" | "Role" => {
-                let group = uid(&type_name, &id);
-                let entity = Entity::new_no_attrs(group.clone(), parents.collect());
-                Entities::from_entities([entity.clone()], Some(schema))
-                    .map_err(|error| source_chain(&error))?;
-                self.of_groups.entry(group).or_default().extend(entity.into_inner().2);
-                Ok(())
-            }
-            _ => Err(format!("a member must be a User, Workload, Group or Role, not {type_name}")),
-        }
+        let entity = Entity::new_no_attrs(entity_uid.clone(), parents.collect());
+        Entities::from_entities([entity.clone()], Some(schema))
+            .map_err(|error| source_chain(&error))?;
+        self.of_groups.entry(entity_uid).or_default().extend(entity.into_inner().2);
+        Ok(())
     }
-}
-
-pub(super) fn at_json_error(
-    source: &PolicySource,
-    what: &str,
-    error: &serde_json::Error,
-) -> Problem {
-    let before: usize =
-        source.text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let message = format!("this is not a JSON list of {what}: {}", without_place(error));
-    let problem = Problem::error(&source.path, message);
-    problem.at(&source.text, before + error.column().saturating_sub(1), 1)
-}
-
-/// A serde message without its position, which is reported separately.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 /// An error with its sources: Cedar puts the details there.

@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{Context, Entities, Entity, Request, RestrictedExpression};
-use metrics::counter;
 
 use super::{DecisionOutcome, Policies, PolicyDecision, failed, index::ScopeKey, log_errors, uid};
-use crate::Identity;
+use crate::{Identity, metrics::POLICY_ERRORS};
 
 impl Policies {
     /// Decides an operation on a resource outside the catalog, such as `Action::"revoke"` on an
@@ -20,7 +19,7 @@ impl Policies {
         let decision =
             self.try_decide_operation(identity, action, resource).unwrap_or_else(|denied| denied);
         if decision.outcome == DecisionOutcome::Error {
-            counter!("auth_policy_errors_total").increment(1);
+            POLICY_ERRORS.get().increment(1);
         }
         decision
     }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use drawbridge_config::{ConfigError, Mistake};
 use miette::Diagnostic;
 use serde::Serialize;
 
@@ -95,6 +96,24 @@ impl Problem {
             place: None,
             message: message.into(),
             help: None,
+        }
+    }
+
+    /// The mistakes of a file.
+    pub(super) fn of_file(path: &Path, error: &ConfigError) -> Vec<Self> {
+        let problem = |mistake: &Mistake| {
+            let place = mistake.quoted_line().map(|(line, part)| Place {
+                line: mistake.line,
+                column: mistake.column,
+                length: line[part].chars().count().max(1),
+                text: line.to_owned(),
+            });
+            let help = mistake.help.clone();
+            Self { place, help, ..Self::error(path, mistake.problem.as_str()) }
+        };
+        match error.mistakes() {
+            [] => vec![Self::error(path, error.to_string())],
+            mistakes => mistakes.iter().map(problem).collect(),
         }
     }
 

@@ -7,14 +7,13 @@ use std::{
 };
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
-use drawbridge_runtime::length_prefixed;
+use data_encoding::HEXLOWER;
+use drawbridge_config::{ConfigText, policy::FILE_BYTES_MAX};
+use drawbridge_runtime::{bounded, length_prefixed};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::problem::{PolicyError, Problem};
-
-/// The largest file of a policy folder, in bytes.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A file of the policy folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +23,11 @@ pub(super) struct PolicySource {
 }
 
 impl PolicySource {
+    /// The file as one that an operator writes.
+    pub(super) fn config_text(&self) -> ConfigText {
+        ConfigText::new(&self.path, self.text.as_str())
+    }
+
     /// The offset and length of a part of this file's JSON, in bytes.
     pub(super) fn span_of(&self, json: &RawValue) -> (usize, usize) {
         // INVARIANT: a raw value parsed from this text is a slice of it.
@@ -66,7 +70,7 @@ impl PolicySources {
                 }
             }
         }
-        digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&digest.finalize()[..6])
     }
 }
 
@@ -87,21 +91,11 @@ pub(super) fn files(folder: &Path, suffix: &str) -> Result<Vec<PolicySource>, Po
     paths.sort_unstable();
     paths
         .into_iter()
-        .map(|path| match read(&path) {
+        .map(|path| match bounded::read_file_to_string(&path, FILE_BYTES_MAX) {
             Ok(text) => Ok(PolicySource { path, text }),
             Err(error) => Err(unreadable(&path, &error)),
         })
         .collect()
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("larger than {BYTES_MAX} bytes"),
-        ));
-    }
-    fs::read_to_string(path)
 }
 
 /// Metadata of a policy.

@@ -6,12 +6,13 @@ use std::{
 };
 
 use cedar_policy::{Effect, PolicyId, SchemaFragment};
+use drawbridge_config::policy::PrincipalSpec;
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    DecisionOutcome, Policies, PolicyDecision, PolicyError, PrincipalSpec, Problem,
+    DecisionOutcome, Policies, PolicyDecision, PolicyError, Problem,
     caller::PolicyCaller,
     evaluate::Verdict,
     lint,
@@ -79,7 +80,6 @@ pub enum Contribution {
     #[serde(rename = "yes")]
     Applies,
     /// It depends on the arguments.
-    #[serde(rename = "perhaps")]
     Conditional,
     /// Its scope matches but its conditions are false.
     #[serde(rename = "no")]

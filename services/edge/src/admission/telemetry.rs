@@ -7,7 +7,10 @@ use drawbridge_transport::CallContext;
 use http::request::Parts;
 use tracing::{Span, field::Empty};
 
-use crate::admitted::{Message, truncate};
+use crate::{
+    admitted::{Message, truncate},
+    metrics::OPERATION_DURATION,
+};
 
 /// The span of one MCP request (OpenTelemetry's semantic conventions for MCP). It continues the
 /// trace of `_meta` or, without one, that of the HTTP headers (SEP-414).
@@ -44,10 +47,5 @@ pub(super) fn request_span(message: &Message, context: &CallContext, parts: &Par
 /// tools.
 pub(super) fn record_duration(method: &'static str, tool: Option<String>, elapsed: Duration) {
     let tool = tool.unwrap_or_default();
-    metrics::histogram!(
-        "mcp_server_operation_duration_seconds",
-        "mcp_method_name" => method,
-        "gen_ai_tool_name" => tool
-    )
-    .record(elapsed);
+    OPERATION_DURATION.with([method.into(), tool.into()]).record(elapsed);
 }

@@ -8,10 +8,13 @@ use axum::body::HttpBody as _;
 use bytes::{Bytes, BytesMut};
 use drawbridge_runtime::BodyTimeout;
 use http_body_util::BodyExt as _;
-use metrics::{counter, gauge};
 use tokio::time::timeout;
 
-use crate::{refusal::Refusal, traffic::queue::CallerHash};
+use crate::{
+    metrics::{BODIES_REFUSED, BODIES_WAITING},
+    refusal::Refusal,
+    traffic::queue::CallerHash,
+};
 
 use super::Budget;
 
@@ -50,12 +53,7 @@ pub struct BodyLimits {
 
 impl Default for BodyLimits {
     fn default() -> Self {
-        Self {
-            body_bytes_max: 4 * 1024 * 1024,
-            bodies_bytes_max: 64 * 1024 * 1024,
-            params_values_max: 32 * 1024,
-            params_depth_max: 64,
-        }
+        drawbridge_runtime::parse_defaults(&[])
     }
 }
 
@@ -161,7 +159,7 @@ impl BodyPermit {
         };
         let waited = timeout(WAIT, waiting).await;
         waited.map_err(|_| {
-            counter!("edge_bodies_refused_total").increment(1);
+            BODIES_REFUSED.get().increment(1);
             Refusal::Overloaded
         })
     }
@@ -172,14 +170,14 @@ struct WaitingGauge;
 
 impl WaitingGauge {
     fn increment() -> Self {
-        gauge!("edge_bodies_waiting").increment(1);
+        BODIES_WAITING.get().increment(1);
         Self
     }
 }
 
 impl Drop for WaitingGauge {
     fn drop(&mut self) {
-        gauge!("edge_bodies_waiting").decrement(1);
+        BODIES_WAITING.get().decrement(1);
     }
 }
 

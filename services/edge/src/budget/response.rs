@@ -12,11 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use metrics::gauge;
 use tokio::time::timeout;
 
 use super::Budget;
-use crate::{refusal::Refusal, traffic::queue::CallerHash};
+use crate::{metrics::RESPONSES_UNREAD, refusal::Refusal, traffic::queue::CallerHash};
 
 /// Responses up to this size, in bytes, are not counted.
 const UNCOUNTED_BYTES_MAX: usize = 64 * 1024;
@@ -94,7 +93,7 @@ impl CallerBudget {
         let Self { responses, caller } = self;
         responses.budget.take(*caller, bytes, |_, _| true);
         responses.bytes.fetch_add(bytes, Ordering::Relaxed);
-        gauge!("edge_answers_unread_bytes").increment(size(bytes));
+        RESPONSES_UNREAD.get().increment(size(bytes));
         Some(Arc::new(UnreadResponse { budget: self.clone(), bytes }))
     }
 }
@@ -112,7 +111,7 @@ impl UnreadResponse {
 impl Drop for UnreadResponse {
     fn drop(&mut self) {
         let CallerBudget { responses, caller } = &self.budget;
-        gauge!("edge_answers_unread_bytes").decrement(size(self.bytes));
+        RESPONSES_UNREAD.get().decrement(size(self.bytes));
         responses.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         responses.budget.release(*caller, self.bytes);
     }

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use drawbridge_config::Namespace;
 use drawbridge_proto::auth::v1 as auth;
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
     claimant::Claimant,
     lock_enforcer::{LockItem, LockVerdict, LockViolation},
 };
-use crate::namespace::Namespace;
 
 mod names;
 #[cfg(test)]

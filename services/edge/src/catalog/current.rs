@@ -9,6 +9,7 @@ use super::{
     Catalog, CatalogConfig, CatalogRevision, NameKind, claimant::Claimant,
     lock_enforcer::LockViolation,
 };
+use crate::metrics::{CATALOG_CONFLICTS, LOCK_VIOLATIONS};
 
 /// How many new conflicts one update logs. A service may cause any number.
 const CONFLICTS_LOGGED_MAX: usize = 32;
@@ -103,7 +104,7 @@ fn log_conflicts(before: &Catalog, after: &Catalog) {
     for kind in NameKind::ALL {
         let count = after.conflicts().iter().filter(|conflict| conflict.kind == kind).count();
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        metrics::gauge!("edge_catalog_conflicts", "kind" => kind.label()).set(count);
+        CATALOG_CONFLICTS.with([kind.label().into()]).set(count);
     }
 }
 
@@ -137,6 +138,6 @@ fn log_lock_violations(before: &Catalog, after: &Catalog) {
         let count =
             after.lock_violations().iter().filter(|violation| violation.change == change).count();
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        metrics::gauge!("edge_catalog_lock_violations", "change" => change).set(count);
+        LOCK_VIOLATIONS.with([change.into()]).set(count);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use drawbridge_config::{Name, Namespace};
 use drawbridge_contract::{
     Contract, ExposedMethod, Exposure, ServiceInstructions, exposed_methods, instructions,
 };
@@ -12,12 +13,11 @@ use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Instructions, ListItem, ServiceCatalog, WatchItem, is_tool_name,
-    meta::MetaError, schema_text::SchemaError,
+    CompletionItem, Instructions, ListItem, ServiceCatalog, WatchItem, meta::MetaError,
+    schema_text::SchemaError,
 };
 use crate::{
     grpc::{comments::Comments, schema::TooLarge, upstream::RpcTarget},
-    namespace::Namespace,
     traffic::cache::{CacheRule, CacheRuleError, CacheTagError},
 };
 
@@ -313,7 +313,8 @@ impl ContractReader<'_> {
 
 /// Rejects an invalid name: some clients drop all tools of a server for one.
 fn checked_name(name: String) -> Result<String, ItemError> {
-    if is_tool_name(&name) { Ok(name) } else { Err(ItemError::ClaimedName(name)) }
+    // Some clients drop all tools of a server for one invalid name.
+    if Name::is_valid(&name) { Ok(name) } else { Err(ItemError::ClaimedName(name)) }
 }
 
 fn is_resource_links(field: &FieldDescriptor) -> bool {

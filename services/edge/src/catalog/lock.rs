@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
+use data_encoding::HEXLOWER;
+use drawbridge_config::{ConfigError, ConfigText, Mistakes};
 use drawbridge_proto::auth::v1 as auth;
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_runtime::is_invisible;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use similar::TextDiff;
 
 use super::claimant::Claimant;
-use crate::traffic::guard::is_invisible;
 
 /// The version of the file format.
 const VERSION: u32 = 1;
@@ -106,16 +107,12 @@ impl LockEntry {
     }
 }
 
-/// The hash of the canonical JSON: sorted names, no white space. For the values in a catalog this
-/// equals RFC 8785.
+/// The hash of the canonical JSON (RFC 8785).
 fn sha256(service: &str, rpc: &str, shown: &Value) -> String {
-    let canonical = json!({ "rpc": rpc, "service": service, "shown": shown }).to_string();
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(canonical) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let entry = json!({ "rpc": rpc, "service": service, "shown": shown });
+    // JSON values have string keys and finite numbers, so this cannot fail.
+    let canonical = serde_json_canonicalizer::to_vec(&entry).unwrap_or_default();
+    HEXLOWER.encode(&Sha256::digest(canonical))
 }
 
 /// A unified diff of two entries, either of which may be absent.
@@ -167,13 +164,19 @@ impl CatalogLock {
     ///
     /// # Errors
     /// When the text is not a lock of this version, or an entry does not match its hash.
-    pub fn parse(text: &ConfigText) -> Result<Self, ConfigTextError> {
-        let file: LockFile = text.parse_json()?;
+    pub fn parse(text: &ConfigText) -> Result<Self, ConfigError> {
+        let mut mistakes = Mistakes::new(text);
+        // As exactly as it was hashed: the reader that finds mistakes drops null.
+        let file = serde_json::from_str(text.as_str()).ok();
+        let file = file.or_else(|| mistakes.parse_json());
+        let lock = file.map(|file| Self::lower(file, &mut mistakes));
+        mistakes.finish(lock)
+    }
+
+    fn lower(file: LockFile, mistakes: &mut Mistakes<'_>) -> Self {
         if file.version != VERSION {
-            return Err(text.error_at(
-                0,
-                format!("unsupported lock version {}; expected {VERSION}", file.version),
-            ));
+            let problem = format!("unsupported lock version {}; expected {VERSION}", file.version);
+            mistakes.push(0..1, problem);
         }
         let mut items = BTreeMap::new();
         let kinds = [
@@ -189,17 +192,18 @@ impl CatalogLock {
             let mut shown = locked.shown.clone();
             shown.sort_all_objects();
             if locked.sha256 != sha256(&locked.service, &locked.rpc, &shown) {
-                let place = text.as_str().find(&locked.sha256).unwrap_or_default();
+                let text = mistakes.text().as_str();
+                let start = text.find(&locked.sha256).unwrap_or_default();
                 let kind = kind.as_str();
                 let problem = format!(
                     "the {kind} {name:?} does not match its sha256: \
                      write the lock with `drawbridge catalog lock`"
                 );
-                return Err(text.error_at(place, problem));
+                mistakes.push(start..start + locked.sha256.len(), problem);
             }
             items.insert(LockKey { kind, name }, LockEntry { shown, ..locked });
         }
-        Ok(Self(items))
+        Self(items)
     }
 
     /// Whether the lock has no entries.
@@ -294,23 +298,42 @@ mod tests {
         assert_eq!(parse(&text).unwrap().text(), text);
     }
 
+    /// An edge refuses a lock whose hashes it computes in another way.
+    #[test]
+    fn the_hashes_of_written_locks_never_change() {
+        let shown = json!({ "b": true, "a": [0.5, 100, null, "é\u{7}\n"] });
+        assert_eq!(
+            sha256("test", "test.v1.Test/A", &shown),
+            "c39476da6b17b5fba900315595d6d3b4920792291a4355b9e062a26c00d56e70"
+        );
+        let lock = parse(include_str!("../../../../policies/catalog.lock")).unwrap();
+        assert!(!lock.is_empty());
+    }
+
+    #[test]
+    fn a_lock_with_null_in_a_schema_parses_again() {
+        let shown = json!({ "inputSchema": { "default": null, "maximum": 1e30 } });
+        let item = auth::CatalogItem { service: "s".to_owned(), ..Default::default() };
+        let key = LockKey { kind: ItemKind::Tool, name: "a".to_owned() };
+        let lock = CatalogLock::new([(key, LockEntry::new(&item, &shown))].into_iter());
+        assert_eq!(parse(&lock.text()).unwrap(), lock);
+    }
+
     #[test]
     fn an_invalid_lock_is_reported_with_its_line() {
         let text = lock(&[("a", "x")]).text();
         let edited = parse(&text.replace("\"x\"", "\"y\"")).unwrap_err();
-        assert_eq!(
-            edited,
-            "catalog.lock:9: the tool \"a\" does not match its sha256: \
-             write the lock with `drawbridge catalog lock`"
-        );
+        let expected = "catalog.lock:9:18: the tool \"a\" does not match its sha256: \
+                        write the lock with `drawbridge catalog lock`\n";
+        assert!(edited.starts_with(expected), "{edited}");
         assert!(
             parse(&text.replace(": 1", ": 2"))
                 .unwrap_err()
-                .starts_with("catalog.lock:1: unsupported lock version 2")
+                .starts_with("catalog.lock:1:1: unsupported lock version 2")
         );
         let message = parse(&text.replace("rpc", "rpk")).unwrap_err();
-        assert!(message.starts_with("catalog.lock:8: unknown field `rpk`"), "{message}");
-        assert!(parse("").unwrap_err().starts_with("catalog.lock:1: "));
+        assert!(message.starts_with("catalog.lock:8:7: unknown field `rpk`"), "{message}");
+        assert!(parse("").unwrap_err().starts_with("catalog.lock:1:1: "));
     }
 
     #[test]

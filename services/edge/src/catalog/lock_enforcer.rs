@@ -1,8 +1,7 @@
 //! Enforces the catalog lock: compares the items that clients see with their locked versions.
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_config::{ConfigError, ConfigText, edge::LockMode};
 use rmcp::model::MetaObject;
-use serde::Deserialize;
 
 use super::{
     CatalogLock, Instructions, PromptItem, ResourceItem, ToolItem, UriTemplate,
@@ -14,17 +13,6 @@ use super::{
 const META_LOCK: &str = "drawbridge/lock";
 /// The longest diff that is logged, in bytes.
 const DIFF_BYTES_MAX: usize = 8 * 1024;
-
-/// How an item that violates the lock is handled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LockMode {
-    /// It is offered with a flag in its `_meta`.
-    Warn,
-    /// It is withheld.
-    #[default]
-    Enforce,
-}
 
 /// The catalog lock and how to enforce it.
 #[derive(Debug)]
@@ -56,7 +44,7 @@ impl LockEnforcer {
     pub(super) const NOT_LOCKED: u8 = u8::MAX;
 
     /// Parses the lock.
-    pub(crate) fn new(lock: &ConfigText, mode: LockMode) -> Result<Self, ConfigTextError> {
+    pub(crate) fn new(lock: &ConfigText, mode: LockMode) -> Result<Self, ConfigError> {
         Ok(Self { mode: Some(mode), ..Self::names_only(CatalogLock::parse(lock)?) })
     }
 

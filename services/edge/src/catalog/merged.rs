@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use drawbridge_config::Namespace;
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_runtime::length_prefixed;
 use serde::Serialize;
@@ -18,7 +19,6 @@ use super::{
     claims::{HeldNames, NameResolver, held_names},
     lock_enforcer::{LockItem as _, LockViolation},
 };
-use crate::namespace::Namespace;
 
 /// The items of all tool services. Immutable: a change makes a new catalog.
 #[derive(Clone, Debug)]
@@ -339,7 +339,7 @@ impl ItemsHash {
         length_prefixed(servers, |bytes| hasher.update(bytes));
         for (item, shown) in items {
             // What cannot be serialized cannot be shown to clients either.
-            let shown = serde_json::to_vec(shown).unwrap_or_default();
+            let shown = serde_json_canonicalizer::to_vec(shown).unwrap_or_default();
             for part in [item.rpc.as_bytes(), &shown] {
                 length_prefixed(part, |bytes| hasher.update(bytes));
             }

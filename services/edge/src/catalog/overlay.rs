@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use drawbridge_config::Namespace;
 use drawbridge_proto::auth::v1 as auth;
 use globset::GlobSet;
 use rmcp::model::JsonObject;
@@ -15,9 +16,7 @@ use super::{
     ItemKind, MetaKeys, ResourceItem, ToolItem,
     schema_text::{SchemaError, compile},
 };
-use crate::{namespace::Namespace, traffic::transform::Transformation};
-
-pub(crate) use self::config::{ServerEntry, ToolEntry};
+use crate::traffic::transform::Transformation;
 
 mod config;
 mod schema;
@@ -97,7 +96,7 @@ impl Overlay {
     pub(super) fn servers_digest_input(&self) -> Vec<u8> {
         let servers: BTreeMap<_, _> =
             self.servers.iter().map(|(name, server)| (name.as_str(), server)).collect();
-        serde_json::to_vec(&servers).unwrap_or_default()
+        serde_json_canonicalizer::to_vec(&servers).unwrap_or_default()
     }
 
     /// Whether a virtual server of this name exists.

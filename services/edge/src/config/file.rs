@@ -7,66 +7,26 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_runtime::{ConfigText, ConfigTextError, GrpcUrl};
-use drawbridge_transport::SpiffeId;
-use serde::Deserialize;
-use toml::Spanned;
+use drawbridge_config::{
+    ConfigError, ConfigText, Mistakes, Namespace,
+    edge::{EdgeFile, LockMode, ServiceEntry},
+};
+use drawbridge_runtime::GrpcUrl;
+use tokio::task::JoinError;
 
 use super::{ServiceSettings, Services};
 use crate::{
-    catalog::{LOCK_BYTES_MAX, LockEnforcer, LockMode, MetaKeys, Overlay, ServerEntry, ToolEntry},
-    namespace::Namespace,
-    traffic::cache::{self, CacheTable},
-    traffic::guard::{self, GuardEntry},
-    traffic::limits::{LimitEntry, LimitRules, LimitsTable},
-    traffic::queue::{ConcurrencyTable, QueueRules},
+    catalog::{CatalogLock, LOCK_BYTES_MAX, LockEnforcer, MetaKeys, Overlay},
+    traffic::cache,
+    traffic::guard,
+    traffic::limits::LimitRules,
+    traffic::queue::QueueRules,
 };
 
 /// The config file, which an operator may edit while the edge runs.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileContent {
-    #[serde(default)]
-    services: Vec<ServiceEntry>,
-    #[serde(default)]
-    limits: LimitsTable,
-    #[serde(default)]
-    limit: Vec<LimitEntry>,
-    #[serde(default)]
-    concurrency: ConcurrencyTable,
-    #[serde(default)]
-    cache: CacheTable,
-    #[serde(default)]
-    guard: Vec<GuardEntry>,
-    #[serde(default)]
-    tool: Vec<ToolEntry>,
-    #[serde(default)]
-    server: Vec<ServerEntry>,
-    catalog: Option<CatalogTable>,
-    #[serde(default)]
-    meta: MetaTable,
-}
-
-/// `[meta]`: which keys of `_meta` of items and results are passed to clients.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MetaTable {
-    /// Keys; a trailing `*` matches all keys with this prefix. Absent: the documented default keys.
-    allow: Option<Vec<String>>,
-}
-
-/// `[catalog]`: the catalog lock.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CatalogTable {
-    lock: PathBuf,
-    #[serde(default)]
-    mode: LockMode,
 }
 
 /// The texts of the config file and of the catalog lock that it names.
@@ -98,16 +58,6 @@ pub(crate) struct RuntimePolicy {
     pub(crate) cache: cache::CacheSettings,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServiceEntry {
-    namespace: Spanned<Namespace>,
-    urls: Vec<GrpcUrl>,
-    timeout_ms: Option<Spanned<u64>>,
-    descriptor_set: Option<PathBuf>,
-    spiffe_id: Option<SpiffeId>,
-}
-
 impl ConfigFile {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path }
@@ -118,20 +68,15 @@ impl ConfigFile {
     }
 
     /// Reads the file, and the lock that it names.
-    pub(crate) async fn read(&self) -> Result<ConfigSources, ConfigTextError> {
+    pub(crate) async fn read(&self) -> Result<ConfigSources, ConfigError> {
         let path = self.path.clone();
         let reading = tokio::task::spawn_blocking(move || ConfigSources::read(&path)).await;
-        reading.unwrap_or_else(|error| {
-            Err(ConfigTextError::Read {
-                path: self.path.clone(),
-                source: std::io::Error::other(error),
-            })
-        })
+        reading.unwrap_or_else(|error| Err(interrupted(&self.path, error)))
     }
 }
 
 impl ConfigSources {
-    pub(crate) fn read(path: &Path) -> Result<Self, ConfigTextError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
         let config = ConfigText::read(path)?;
         let lock = lock_path(&config).map(|path| ConfigText::read_within(&path, LOCK_BYTES_MAX));
         Ok(Self { lock: lock.transpose()?, config })
@@ -139,13 +84,13 @@ impl ConfigSources {
 
     /// Parses the sources, and merges the services of the flags. Runs on a blocking thread, because
     /// compiling programs is slow.
-    pub(crate) async fn parse(&self, flags: &Services) -> Result<ParsedConfig, ConfigTextError> {
+    pub(crate) async fn parse(&self, flags: &Services) -> Result<ParsedConfig, ConfigError> {
         let (sources, flags) = (self.clone(), flags.clone());
         let parsing = tokio::task::spawn_blocking(move || sources.parse_blocking(&flags)).await;
-        parsing.unwrap_or_else(|error| Err(self.config.error_at(0, error.to_string())))
+        parsing.unwrap_or_else(|error| Err(interrupted(self.config.path(), error)))
     }
 
-    fn parse_blocking(&self, flags: &Services) -> Result<ParsedConfig, ConfigTextError> {
+    fn parse_blocking(&self, flags: &Services) -> Result<ParsedConfig, ConfigError> {
         let mut config = parse(&self.config, flags)?;
         let lock = config.lock_mode.zip(self.lock.as_ref());
         let enforcer = lock.map(|(mode, lock)| LockEnforcer::new(lock, mode)).transpose()?;
@@ -154,65 +99,90 @@ impl ConfigSources {
     }
 }
 
+fn interrupted(path: &Path, error: JoinError) -> ConfigError {
+    ConfigError::Read { path: path.to_owned(), source: std::io::Error::other(error) }
+}
+
 /// The path of the lock that a config file names. `None` also if the file is invalid, which `parse`
 /// reports.
 pub(crate) fn lock_path(config: &ConfigText) -> Option<PathBuf> {
-    let content: FileContent = config.parse().ok()?;
-    Some(config.resolve_path(&content.catalog?.lock))
+    let file: EdgeFile = config.parse().ok()?;
+    Some(config.resolve_path(&file.catalog?.lock))
+}
+
+/// Checks an edge's config file, and the catalog lock that it names. `services` are the namespaces
+/// of the services that flags name.
+///
+/// # Errors
+/// The mistakes of the file or, if it has none, of the lock.
+pub fn check_config(text: &ConfigText, services: &[Namespace]) -> Result<(), ConfigError> {
+    let flags = services.iter().map(|name| (name.clone(), ServiceSettings::default())).collect();
+    parse(text, &flags)?;
+    if let Some(path) = lock_path(text) {
+        CatalogLock::parse(&ConfigText::read_within(&path, LOCK_BYTES_MAX)?)?;
+    }
+    Ok(())
 }
 
 /// Parses this text, and merges the services of the flags.
-pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<ParsedConfig, ConfigTextError> {
-    let content: FileContent = text.parse()?;
-    let limits = LimitRules::new(text, &content.limits, &content.limit)?;
-    let guards = guard::GuardRules::new(text, &content.guard)?;
-    let cache = cache::CacheSettings::new(text, &content.cache)?;
+pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<ParsedConfig, ConfigError> {
+    let mut mistakes = Mistakes::new(text);
+    let file = mistakes.parse::<EdgeFile>();
+    let config = file.map(|file| lower(file, flags, &mut mistakes));
+    mistakes.finish(config)
+}
+
+fn lower(file: EdgeFile, flags: &Services, mistakes: &mut Mistakes<'_>) -> ParsedConfig {
+    let limits = LimitRules::new(&file.limits, &file.limit, mistakes);
+    let guards = guard::GuardRules::new(&file.guard, mistakes);
+    let cache = cache::CacheSettings::from(&file.cache);
     let mut services = flags.clone();
-    for service in content.services {
-        let place = service.namespace.span().start;
-        let settings = settings(text, &service)?;
-        match services.entry(service.namespace.into_inner()) {
-            Entry::Vacant(entry) => entry.insert(settings),
+    for service in &file.services {
+        let settings = settings(service, mistakes);
+        match services.entry((*service.namespace).clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(settings);
+            }
             Entry::Occupied(entry) => {
                 let also = if flags.contains_key(entry.key()) { "by a flag too" } else { "twice" };
                 let problem = format!("the namespace {:?} is given {also}", entry.key().as_str());
-                return Err(text.error_at(place, problem));
+                mistakes.push(service.namespace.span(), problem);
             }
-        };
+        }
     }
     let namespaces = services.keys().cloned().collect();
-    let concurrency = QueueRules::new(text, &content.concurrency, &namespaces)?;
-    let mut overlay = Overlay::new(text, &content.tool, &content.server, &namespaces)?;
-    overlay.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
+    let concurrency = QueueRules::new(&file.concurrency, &namespaces, mistakes);
+    let mut overlay = Overlay::new(&file.tool, &file.server, &namespaces, mistakes);
+    overlay.meta_keys = file.meta.allow.map(MetaKeys::from).unwrap_or_default();
     let policy = RuntimePolicy { limits, concurrency, guards, cache };
-    Ok(ParsedConfig {
+    ParsedConfig {
         services,
         overlay,
         policy,
-        lock_mode: content.catalog.map(|catalog| catalog.mode),
+        lock_mode: file.catalog.map(|catalog| catalog.mode),
         lock_enforcer: None,
-    })
+    }
 }
 
-fn settings(text: &ConfigText, service: &ServiceEntry) -> Result<ServiceSettings, ConfigTextError> {
+fn settings(service: &ServiceEntry, mistakes: &mut Mistakes<'_>) -> ServiceSettings {
+    let namespace = &service.namespace;
     if service.urls.is_empty() {
-        let problem =
-            format!("the service {} needs at least one URL in `urls`", service.namespace.get_ref());
-        return Err(text.error_at(service.namespace.span().start, problem));
+        let problem = format!("the service {namespace} needs at least one URL in `urls`");
+        mistakes.push_combined(namespace.span(), problem);
     }
-    if let Some(timeout) = service.timeout_ms.as_ref().filter(|timeout| *timeout.get_ref() == 0) {
-        return Err(text.error_at(timeout.span().start, "timeout_ms must not be 0"));
+    let descriptor_set = service.descriptor_set.as_ref();
+    ServiceSettings {
+        urls: service.urls.iter().map(|GrpcUrl(url)| url.clone()).collect(),
+        timeout: service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(timeout.get())),
+        descriptor_set: descriptor_set.map(|path| mistakes.text().resolve_path(path)),
+        spiffe_id: service.spiffe_id.clone(),
     }
-    let timeout =
-        service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
-    let descriptor_set = service.descriptor_set.as_ref().map(|path| text.resolve_path(path));
-    let spiffe_id = service.spiffe_id.clone();
-    let urls = service.urls.iter().map(|GrpcUrl(url)| url.clone()).collect();
-    Ok(ServiceSettings { urls, timeout, descriptor_set, spiffe_id })
 }
 
 #[cfg(test)]
 mod tests {
+    use drawbridge_transport::SpiffeId;
+
     use super::*;
     use crate::config::from_flags;
 
@@ -260,34 +230,39 @@ mod tests {
         ];
         let errors: Vec<_> = invalid.iter().map(|text| parse(text).unwrap_err()).collect();
         insta::assert_snapshot!(errors.join("\n"), @r#"
-        /etc/drawbridge/edge.toml: TOML parse error at line 2, column 13
+        /etc/drawbridge/edge.toml:2:13: invalid namespace: expected 1 to 32 of the characters a-z 0-9 _, beginning with a letter
           |
         2 | namespace = "Code"
           |             ^^^^^^
-        invalid namespace: expected 1 to 32 of the characters a-z 0-9 _, beginning with a letter
-
-        /etc/drawbridge/edge.toml: TOML parse error at line 3, column 1
+        /etc/drawbridge/edge.toml:3:1: unknown field `url`, expected one of `namespace`, `urls`, `timeout_ms`, `descriptor_set`, `spiffe_id`
           |
         3 | url = []
           | ^^^
-        unknown field `url`, expected one of `namespace`, `urls`, `timeout_ms`, `descriptor_set`, `spiffe_id`
-
-        /etc/drawbridge/edge.toml: TOML parse error at line 3, column 8
+          = help: did you mean `urls`?
+        /etc/drawbridge/edge.toml:3:8: the scheme is missing: write `http://localhost:7450` or `https://localhost:7450`
           |
         3 | urls = ["localhost:7450"]
           |        ^^^^^^^^^^^^^^^^^^
-        the scheme is missing: write `http://localhost:7450` or `https://localhost:7450`
-
-        /etc/drawbridge/edge.toml:2: the service code needs at least one URL in `urls`
-        /etc/drawbridge/edge.toml:4: timeout_ms must not be 0
-        /etc/drawbridge/edge.toml: TOML parse error at line 4, column 13
+        /etc/drawbridge/edge.toml:2:13: the service code needs at least one URL in `urls`
+          |
+        2 | namespace = "code"
+          |             ^^^^^^
+        /etc/drawbridge/edge.toml:4:14: must be at least 1
+          |
+        4 | timeout_ms = 0
+          |              ^
+        /etc/drawbridge/edge.toml:4:13: invalid SPIFFE id "code" (expected e.g. spiffe://acme.example/edge)
           |
         4 | spiffe_id = "code"
           |             ^^^^^^
-        invalid SPIFFE id "code" (expected e.g. spiffe://acme.example/edge)
-
-        /etc/drawbridge/edge.toml:5: the namespace "code" is given twice
-        /etc/drawbridge/edge.toml:2: the namespace "flagged" is given by a flag too
+        /etc/drawbridge/edge.toml:5:13: the namespace "code" is given twice
+          |
+        5 | namespace = "code"
+          |             ^^^^^^
+        /etc/drawbridge/edge.toml:2:13: the namespace "flagged" is given by a flag too
+          |
+        2 | namespace = "flagged"
+          |             ^^^^^^^^^
         "#);
     }
 
@@ -309,7 +284,7 @@ mod tests {
                 .await
                 .unwrap_err()
                 .to_string()
-                .contains("catalog.lock:1: missing field `version`")
+                .contains("catalog.lock:1:1: missing field `version`")
         );
         std::fs::write(&lock, crate::CatalogLock::default().text()).unwrap();
         assert!(read().await.unwrap().lock_enforcer.is_some());

@@ -1,11 +1,10 @@
 use std::path::{Path, PathBuf};
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_config::{ConfigError, ConfigText, Namespace};
 use drawbridge_transport::SpiffeId;
 use url::Url;
 
 use super::{ServiceAddress, file, from_flags};
-use crate::namespace::Namespace;
 
 /// What flags and a config file name, for a program that starts an edge and reports what it offers.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +24,7 @@ pub struct NamedServices {
 pub fn named_services(
     flags: &[ServiceAddress],
     config: Option<&Path>,
-) -> Result<NamedServices, ConfigTextError> {
+) -> Result<NamedServices, ConfigError> {
     let text = config.map(ConfigText::read).transpose()?;
     let flags = from_flags(flags);
     let parsed = match &text {

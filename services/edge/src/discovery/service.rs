@@ -2,8 +2,11 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use drawbridge_config::Namespace;
 use drawbridge_contract::Contract;
-use drawbridge_runtime::{RequestId, error_chain};
+use drawbridge_runtime::{
+    RequestId, backoff::ReconnectDelays, bounded, error_chain, follow::FileFollower,
+};
 use drawbridge_transport::{
     BalancedChannel, CallContext,
     reflection::{self, ReflectionError},
@@ -14,12 +17,11 @@ use super::{PollIntervals, health::HealthWatcher};
 use crate::{
     catalog::{Catalogs, contract_hash, read_contract},
     config::ServiceSettings,
-    namespace::Namespace,
 };
 
 const REFLECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest descriptor-set file, in bytes.
-const DESCRIPTOR_SET_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub const DESCRIPTOR_SET_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Why a contract could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +29,9 @@ pub enum ContractError {
     /// Reflection failed.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
-    /// The descriptor-set file cannot be read.
+    /// The descriptor-set file cannot be read, or is too large.
     #[error("cannot read the descriptor set")]
     Read(#[from] io::Error),
-    /// The descriptor-set file is too large.
-    #[error("the descriptor set exceeds {DESCRIPTOR_SET_BYTES_MAX} bytes")]
-    TooLarge,
     /// The descriptor-set file is invalid.
     #[error("invalid descriptor set")]
     Descriptor(#[from] prost_reflect::DescriptorError),
@@ -59,12 +58,15 @@ impl ServiceWatcher {
         let namespace = &self.namespace;
         let mut first_read = Some(first_read);
         let mut health = HealthWatcher::new(self.channel.clone());
+        let mut file = self.settings.descriptor_set.clone().map(|path| {
+            FileFollower::new(move || bounded::read_file(&path, DESCRIPTOR_SET_BYTES_MAX))
+        });
         let (mut current_hash, mut last_error) = (None, None);
-        let mut delay = self.intervals.retry_first;
+        let mut delays = ReconnectDelays::default();
         loop {
             match load_contract(&self.settings, &self.channel).await {
                 Ok(contract) => {
-                    delay = self.intervals.retry_first;
+                    delays.reset();
                     let hash = contract_hash(&contract);
                     if current_hash != Some(hash) {
                         self.update_catalog(&contract);
@@ -74,7 +76,7 @@ impl ServiceWatcher {
                     }
                     last_error = None;
                     drop(first_read.take());
-                    self.wait_for_change(&mut health).await;
+                    self.wait_for_change(&mut health, file.as_mut()).await;
                 }
                 Err(error) => {
                     let error = error_chain(&error);
@@ -83,21 +85,24 @@ impl ServiceWatcher {
                         last_error = Some(error);
                     }
                     drop(first_read.take());
-                    sleep(delay).await;
-                    delay = (delay * 2).min(self.intervals.retry_max);
+                    delays.wait().await;
                 }
             }
         }
     }
 
-    async fn wait_for_change(&self, health: &mut HealthWatcher) {
-        if self.settings.descriptor_set.is_some() {
-            return sleep(self.intervals.file).await;
+    async fn wait_for_change(
+        &self,
+        health: &mut HealthWatcher,
+        file: Option<&mut FileFollower<Vec<u8>, io::Error>>,
+    ) {
+        if let Some(file) = file {
+            // The caller reads it, and reports an error.
+            return drop(file.changed().await);
         }
         let health_change = async {
             health.changed().await;
-            // Read once after a burst of changes, and after an ending replica has ended.
-            sleep(self.intervals.retry_first).await;
+            sleep(self.intervals.settle).await;
         };
         tokio::select! {
             () = health_change => {}
@@ -130,14 +135,7 @@ pub(crate) async fn load_contract(
 }
 
 async fn read_file(path: &Path) -> Result<Contract, ContractError> {
-    use tokio::io::AsyncReadExt as _;
-
-    let mut bytes = Vec::new();
-    let file = tokio::fs::File::open(path).await?;
-    file.take(DESCRIPTOR_SET_BYTES_MAX + 1).read_to_end(&mut bytes).await?;
-    if bytes.len() as u64 > DESCRIPTOR_SET_BYTES_MAX {
-        return Err(ContractError::TooLarge);
-    }
+    let bytes = bounded::read_file_async(path, DESCRIPTOR_SET_BYTES_MAX).await?;
     let pool = prost_reflect::DescriptorPool::decode(bytes.as_slice())?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     Ok(Contract { pool, services })

@@ -308,7 +308,7 @@ async fn within<T>(
 fn connection_lost(status: Status) -> Status {
     let is_broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     if is_broken && std::error::Error::source(&status).is_some() {
-        tracing::debug!(code = ?status.code(), message = status.message(), "connection lost");
+        tracing::debug!(code = ?status.code(), detail = status.message(), "connection lost");
         return Status::unavailable("the connection to the tool service was lost");
     }
     status

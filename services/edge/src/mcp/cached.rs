@@ -90,7 +90,7 @@ impl CallRunner<'_> {
                 Ok(_) | Err(_) => cache.evict(&keyed, fetch).await,
             }
         };
-        tokio::spawn(refreshing.instrument(span));
+        self.handler.tasks.spawn_until_stopping(refreshing.instrument(span));
     }
 }
 

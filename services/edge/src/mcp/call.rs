@@ -20,7 +20,7 @@ use super::{
     exchange::Exchange,
     interaction::{self, InputRequests},
     logging,
-    seal::Binding,
+    seal::{Binding, SealError},
     status,
 };
 use crate::{
@@ -197,7 +197,8 @@ impl<'a> CallRunner<'a> {
     /// Opens the client's input from an earlier round. It has no state if the service sent none.
     fn open_input(&self, input: ClientInput) -> Result<pb::InputResponses, CallFailure> {
         let ClientInput { responses, state } = input;
-        let state = state.map(|state| self.handler.seal.open(&self.binding(), &state)).transpose();
+        let open = |state: String| self.handler.seal.open(&self.binding()?, &state);
+        let state = state.map(open).transpose();
         let state = state.map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
         Ok(pb::InputResponses {
             responses: interaction::parse_responses(&responses.unwrap_or_default()),
@@ -206,9 +207,10 @@ impl<'a> CallRunner<'a> {
         })
     }
 
-    fn binding(&self) -> Binding {
-        // The whole message, including fields that policies cannot read.
-        let arguments = dynamic::to_json(self.call.message.message()).unwrap_or_default();
+    fn binding(&self) -> Result<Binding, SealError> {
+        // The whole message, including fields that policies cannot read. Its 64-bit integers are
+        // strings where a double could not hold them, so no two messages have the same digest.
+        let arguments = dynamic::to_json(self.call.message.message()).map_err(|_| SealError)?;
         Binding::new(&self.admission.grant.principal, self.target.rpc(), &arguments)
     }
 
@@ -217,7 +219,7 @@ impl<'a> CallRunner<'a> {
         requests: &InputRequests,
         state: &[u8],
     ) -> Result<CustomResult, CallFailure> {
-        let state = self.handler.seal.seal(&self.binding(), state);
+        let state = self.binding().and_then(|binding| self.handler.seal.seal(&binding, state));
         let state = state.map_err(|_| Status::internal("could not seal the request state"))?;
         let mut result = json!({ "resultType": "input_required", "requestState": state });
         if !requests.is_empty() {
@@ -312,7 +314,7 @@ impl<'a> CallRunner<'a> {
                 if delay > RETRY_DELAY_MAX {
                     return Err(status.into());
                 }
-                tracing::info!(message = status.message(), "the service was unavailable; retrying");
+                tracing::info!(detail = status.message(), "the service was unavailable; retrying");
                 tokio::time::sleep(delay).await;
                 Ok(self.attempt(token, message).await?)
             }
@@ -371,12 +373,12 @@ pub(super) fn log_failure(admission: &Admission, status: &Status) {
     let Admission { span, context, .. } = admission;
     span.record("error.type", format!("{:?}", status.code()));
     let subject = &admission.grant.principal.subject;
-    let (code, message) = (status.code(), status.message());
+    let (code, detail) = (status.code(), status.message());
     let _entered = span.enter();
     if status::is_for_model(code) {
-        tracing::info!(request_id = %context.request_id, subject, ?code, message, "a call failed");
+        tracing::info!(request_id = %context.request_id, subject, ?code, detail, "a call failed");
     } else {
         span.record("otel.status_code", "ERROR");
-        tracing::warn!(request_id = %context.request_id, subject, ?code, message, "a call failed");
+        tracing::warn!(request_id = %context.request_id, subject, ?code, detail, "a call failed");
     }
 }

@@ -49,16 +49,6 @@ pub struct StreamsConfig {
 
 impl Default for StreamsConfig {
     fn default() -> Self {
-        Self {
-            streams_max: 10_000,
-            streams_per_principal_max: 64,
-            watches_max: 512,
-            watches_per_principal_max: 128,
-            stream_events_max: 256,
-            stream_bytes_max: 1024 * 1024,
-            streams_bytes_max: 64 * 1024 * 1024,
-            stream_quiet_ms: 3_000,
-            stream_keep_alive_ms: 15_000,
-        }
+        drawbridge_runtime::parse_defaults(&[])
     }
 }

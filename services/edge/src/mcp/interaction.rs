@@ -24,10 +24,10 @@ use super::{
     json as structs,
     revision::ProtocolRevision,
 };
-use crate::authorizer::Reauthorizer;
+use crate::{authorizer::Reauthorizer, error_codes};
 
 /// `URLElicitationRequiredError` (2025-11-25).
-const URL_ELICITATION_REQUIRED: ErrorCode = ErrorCode(-32042);
+const URL_ELICITATION_REQUIRED: ErrorCode = ErrorCode(error_codes::URL_ELICITATION_REQUIRED);
 /// Requests to the client, by keys that the service chooses.
 pub(super) type InputRequests = BTreeMap<String, Value>;
 

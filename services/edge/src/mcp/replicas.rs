@@ -19,15 +19,13 @@ use redis::RedisError;
 use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, mpsc},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::messages::{EventBatch, ItemRef, Located, Payload, ReplicaMessage};
-use super::{
-    SealError,
-    session::{SessionRegistry, SessionStore},
-};
+use super::session::{SessionRegistry, SessionStore};
 use crate::{StartError, refusal::Refusal, sealer::Sealer};
 
 pub(super) use self::messages::RemoteItem;
@@ -104,7 +102,7 @@ impl Drop for PendingReplies<'_> {
 
 impl ReplicaBus {
     pub(super) fn new(
-        secret: &SecretString,
+        sealer: Sealer,
         url: &SecretString,
         store: Arc<SessionStore>,
     ) -> Result<Arc<Self>, StartError> {
@@ -112,7 +110,7 @@ impl ReplicaBus {
             number: rand::random(),
             store,
             connection: Redis::open(url, RESPONSE_TIMEOUT)?,
-            sealer: Sealer::new(secret, "messages of replicas").map_err(SealError::from)?,
+            sealer,
             pending: Mutex::default(),
             unread: Semaphore::new(UNREAD_KIB_MAX as usize),
         }))
@@ -201,7 +199,9 @@ impl ReplicaBus {
         stopping: CancellationToken,
     ) {
         let mut inbox = Inbox::new(self.number);
+        let mut sending = JoinSet::new();
         loop {
+            while sending.try_join_next().is_some() {}
             let reading = async {
                 let read = inbox.read(&mut self.connection.clone()).await;
                 if let Err(error) = &read {
@@ -218,6 +218,8 @@ impl ReplicaBus {
                 () = stopping.cancelled(), if !stopping.is_cancelled() => None,
             };
             if is_done() {
+                let sent = async { while sending.join_next().await.is_some() {} };
+                let _ = timeout(REPLY_TIMEOUT, sent).await;
                 return;
             }
             let messages = match early {
@@ -230,7 +232,7 @@ impl ReplicaBus {
                     Some(ReplicaMessage { from, number, payload: Some(payload) })
                         if from != self.number =>
                     {
-                        self.handle_message(&sessions, from, number, payload);
+                        self.handle_message(&mut sending, &sessions, from, number, payload);
                     }
                     Some(_) => {}
                     None => tracing::warn!(
@@ -243,6 +245,7 @@ impl ReplicaBus {
 
     fn handle_message(
         self: &Arc<Self>,
+        sending: &mut JoinSet<()>,
         sessions: &SessionRegistry,
         from: u64,
         number: u64,
@@ -255,7 +258,7 @@ impl ReplicaBus {
             Payload::Apply(item) => match item.open_reader(sessions) {
                 Some(reader) => {
                     let relaying = Arc::clone(self).relay(from, number, reader);
-                    tokio::spawn(relaying);
+                    sending.spawn(relaying);
                     None
                 }
                 None if item.is_stream() => {
@@ -275,7 +278,7 @@ impl ReplicaBus {
         };
         if let Some(reply) = reply {
             let this = Arc::clone(self);
-            tokio::spawn(async move { drop(this.send(Some(from), number, reply).await) });
+            sending.spawn(async move { drop(this.send(Some(from), number, reply).await) });
         }
     }
 }

@@ -5,29 +5,23 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
-    error::Unspecified,
-};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_runtime::length_prefixed;
 use prost::Message;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+
+use crate::sealer::Sealer;
 
 /// How long a person may take to respond.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// The longest state that is opened, in bytes.
 const SEALED_BYTES_MAX: usize = 64 * 1024;
-const NONCE_BYTES: usize = 12;
 
 /// Seals and opens states. Replicas that share a secret open each other's.
 #[derive(Debug)]
-pub(crate) struct Seal {
-    key: RandomizedNonceKey,
-}
+pub(crate) struct Seal(Sealer);
 
 /// The sealed content.
 #[derive(Clone, PartialEq, Message)]
@@ -41,32 +35,18 @@ struct SealedState {
 /// The state was not sealed for this caller and request, or it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid requestState: it was not issued for this request, or it has expired")]
-pub struct SealError;
-
-impl From<Unspecified> for SealError {
-    fn from(_: Unspecified) -> Self {
-        Self
-    }
-}
+pub(crate) struct SealError;
 
 impl Seal {
-    /// A seal with a key derived from `secret`.
-    pub(crate) fn new(secret: &SecretString) -> Result<Self, SealError> {
-        // The label separates this key from other keys that are derived from the secret.
-        let key = Sha256::new()
-            .chain_update(b"drawbridge request state\0")
-            .chain_update(secret.expose_secret());
-        Ok(Self { key: RandomizedNonceKey::new(&AES_256_GCM, &key.finalize())? })
+    pub(crate) fn new(sealer: Sealer) -> Self {
+        Self(sealer)
     }
 
     /// Seals a state for a caller and its request.
     pub(crate) fn seal(&self, bound_to: &Binding, state: &[u8]) -> Result<String, SealError> {
         let expires_at = seconds(SystemTime::now() + LIFETIME);
-        let mut text = SealedState { expires_at, state: state.to_vec() }.encode_to_vec();
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(bound_to.0), &mut text)?;
-        let mut sealed = nonce.as_ref().to_vec();
-        sealed.append(&mut text);
-        Ok(BASE64.encode(sealed))
+        let content = SealedState { expires_at, state: state.to_vec() }.encode_to_vec();
+        self.0.seal(&bound_to.0, &content).map(|sealed| BASE64.encode(sealed)).ok_or(SealError)
     }
 
     /// Opens a state of the same caller and request.
@@ -74,11 +54,9 @@ impl Seal {
         if sealed.len() > SEALED_BYTES_MAX {
             return Err(SealError);
         }
-        let mut sealed = BASE64.decode(sealed).map_err(|_| SealError)?;
-        let (nonce, text) = sealed.split_at_mut_checked(NONCE_BYTES).ok_or(SealError)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce)?;
-        let text = self.key.open_in_place(nonce, Aad::from(bound_to.0), text)?;
-        let sealed = SealedState::decode(&*text).map_err(|_| SealError)?;
+        let sealed = BASE64.decode(sealed).map_err(|_| SealError)?;
+        let content = self.0.open(&bound_to.0, sealed).ok_or(SealError)?;
+        let sealed = SealedState::decode(content).map_err(|_| SealError)?;
         if sealed.expires_at < seconds(SystemTime::now()) {
             return Err(SealError);
         }
@@ -91,44 +69,22 @@ impl Seal {
 pub(crate) struct Binding([u8; 32]);
 
 impl Binding {
-    pub(crate) fn new(principal: &auth::Principal, rpc: &str, arguments: &Value) -> Self {
+    pub(crate) fn new(
+        principal: &auth::Principal,
+        rpc: &str,
+        arguments: &Value,
+    ) -> Result<Self, SealError> {
+        // Canonical, because the members of a JSON object have no order (RFC 8785).
+        let arguments = serde_json_canonicalizer::to_vec(arguments).map_err(|_| SealError)?;
         let mut digest = Sha256::new();
         let auth::Principal { issuer, subject, client_id, tenant, workload, .. } = principal;
         digest.update([u8::from(*workload)]);
+        let mut add = |part: &[u8]| length_prefixed(part, |bytes| digest.update(bytes));
         for part in [issuer, subject, client_id, tenant, rpc] {
-            add(&mut digest, part.as_bytes());
+            add(part.as_bytes());
         }
-        add_json(&mut digest, arguments);
-        Self(digest.finalize().into())
-    }
-}
-
-fn add(digest: &mut Sha256, part: &[u8]) {
-    length_prefixed(part, |bytes| digest.update(bytes));
-}
-
-/// Adds JSON independently of the order of its fields: JSON objects are unordered.
-fn add_json(digest: &mut Sha256, json: &Value) {
-    match json {
-        Value::Object(object) => {
-            digest.update(b"{");
-            digest.update((object.len() as u64).to_be_bytes());
-            let mut fields: Vec<_> = object.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
-            for (name, value) in fields {
-                add(digest, name.as_bytes());
-                add_json(digest, value);
-            }
-        }
-        Value::Array(items) => {
-            digest.update(b"[");
-            digest.update((items.len() as u64).to_be_bytes());
-            items.iter().for_each(|item| add_json(digest, item));
-        }
-        plain => {
-            digest.update(b"=");
-            add(digest, plain.to_string().as_bytes());
-        }
+        add(&arguments);
+        Ok(Self(digest.finalize().into()))
     }
 }
 
@@ -141,15 +97,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::keys::EdgeKeys;
+
+    fn seal_of(secret: &str) -> Seal {
+        Seal::new(EdgeKeys::for_tests(secret).mcp.request_states)
+    }
 
     fn binding(subject: &str, rpc: &str, arguments: &Value) -> Binding {
         let principal = auth::Principal { subject: subject.into(), ..Default::default() };
-        Binding::new(&principal, rpc, arguments)
+        Binding::new(&principal, rpc, arguments).unwrap()
     }
 
     #[test]
     fn a_state_opens_only_for_the_same_caller_and_request() {
-        let seal = Seal::new(&"one".into()).unwrap();
+        let seal = seal_of("one");
         let mine = binding("alice", "tool", &json!({ "a": 1, "b": [2] }));
         let sealed = seal.seal(&mine, b"secret state").unwrap();
         assert!(!sealed.contains("secret"));
@@ -164,14 +125,14 @@ mod tests {
         assert!(
             seal.open(&binding("alice", "tool", &json!({ "b": [2], "a": 1 })), &sealed).is_ok()
         );
-        let replica = Seal::new(&"one".into()).unwrap();
+        let replica = seal_of("one");
         assert!(replica.open(&mine, &sealed).is_ok());
-        assert_eq!(Seal::new(&"two".into()).unwrap().open(&mine, &sealed), Err(SealError));
+        assert_eq!(seal_of("two").open(&mine, &sealed), Err(SealError));
     }
 
     #[test]
     fn a_tampered_state_does_not_open() {
-        let seal = Seal::new(&"one".into()).unwrap();
+        let seal = seal_of("one");
         let mine = binding("alice", "tool", &json!({ "a": 1, "b": [2] }));
         let sealed = BASE64.decode(seal.seal(&mine, b"state").unwrap()).unwrap();
         for at in 0..sealed.len() {

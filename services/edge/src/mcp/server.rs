@@ -16,7 +16,7 @@ use rmcp::{
 };
 use secrecy::SecretString;
 use serde_json::Value;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::{
@@ -37,6 +37,7 @@ use crate::{
     StartError,
     admitted::{Admission, Kind, Message, Plan},
     authorizer::{NO_EPOCH, StreamLease},
+    keys::SessionKeys,
     refusal::Refusal,
 };
 
@@ -60,7 +61,6 @@ pub(crate) struct McpServer {
     bounds: Arc<BufferLimits>,
     quiet: Duration,
     keep_alive: Duration,
-    stopping: CancellationToken,
 }
 
 /// The limits of sessions, and how long an idle one lives.
@@ -76,9 +76,8 @@ impl McpServer {
         handler: MethodHandler,
         streams: &StreamsConfig,
         sessions: SessionLimits,
-        secret: &SecretString,
+        keys: SessionKeys,
         redis_url: Option<&SecretString>,
-        stopping: CancellationToken,
     ) -> Result<Self, StartError> {
         let slots = Slots::new("sessions", sessions.max, sessions.per_principal_max);
         let (max, per_principal_max) = (streams.streams_max, streams.streams_per_principal_max);
@@ -93,28 +92,28 @@ impl McpServer {
             redis_url.map(|url| SessionStore::new(url, sessions.idle)).transpose()?.map(Arc::new);
         let replicas = redis_url.zip(store.clone());
         let replicas =
-            replicas.map(|(url, store)| ReplicaBus::new(secret, url, store)).transpose()?;
+            replicas.map(|(url, store)| ReplicaBus::new(keys.messages, url, store)).transpose()?;
         Ok(Self {
             handler: Arc::new(handler),
-            sessions: Arc::new(SessionRegistry::new(secret, slots, sessions.idle, store)),
+            sessions: Arc::new(SessionRegistry::new(keys.ids, slots, sessions.idle, store)),
             replicas,
             listener_slots,
             bounds: Arc::new(bounds),
             quiet: Duration::from_millis(streams.stream_quiet_ms),
             keep_alive: Duration::from_millis(streams.stream_keep_alive_ms),
-            stopping,
         })
     }
 
     /// Runs the background work until the edge stops: expiry, notifications, messages of replicas.
     pub(crate) fn run_maintenance(&self) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, catalogs) = (Arc::clone(&self.sessions), Arc::clone(&self.handler.catalogs));
-        let sweeping = sweep(Arc::clone(&sessions), self.stopping.clone());
+        let stopping = self.handler.tasks.stopping();
+        let sweeping = sweep(Arc::clone(&sessions), stopping.clone());
         let receiving = self
             .replicas
             .clone()
-            .map(|replicas| replicas.receive(Arc::clone(&sessions), self.stopping.clone()));
-        let notifying = notify_sessions(sessions, catalogs, self.stopping.clone());
+            .map(|replicas| replicas.receive(Arc::clone(&sessions), stopping.clone()));
+        let notifying = notify_sessions(sessions, catalogs, stopping);
         async move {
             tokio::join!(sweeping, notifying, futures::future::OptionFuture::from(receiving));
         }
@@ -341,7 +340,7 @@ impl McpServer {
         let span = admission.span.clone();
         let work = self.run_request(admission, message, exchange).instrument(span);
         let guard = RequestGuard { session: Arc::clone(&session), id, stream: Arc::clone(&stream) };
-        tokio::spawn(async move {
+        self.handler.tasks.spawn(async move {
             work.await;
             drop(guard);
         });

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::error_codes;
+
 /// The JSON-RPC code of a transient failure.
-pub(super) const UNAVAILABLE: ErrorCode = ErrorCode(-32053);
+pub(super) const UNAVAILABLE: ErrorCode = ErrorCode(error_codes::UNAVAILABLE);
 /// When a client may retry, unless the service names a delay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -25,6 +27,27 @@ pub(super) fn is_for_model(code: Code) -> bool {
             | Code::PermissionDenied
             | Code::ResourceExhausted
     )
+}
+
+/// What becomes of a tool service's status.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcErrorCode {
+    /// The status.
+    pub status: Code,
+    /// Whether the result of a tool reports it to the model, with the service's message.
+    pub is_for_model: bool,
+    /// The JSON-RPC code otherwise.
+    pub json_rpc: i32,
+}
+
+/// What becomes of each status but OK.
+pub fn grpc_error_codes() -> impl Iterator<Item = GrpcErrorCode> {
+    let statuses = (1..=16).map(Code::from_i32);
+    statuses.map(|status| GrpcErrorCode {
+        status,
+        is_for_model: is_for_model(status),
+        json_rpc: to_json_rpc(&Status::new(status, "")).0.0,
+    })
 }
 
 /// Whether the service rejects this call, and would reject it again.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_runtime::RequestId;
+use drawbridge_runtime::{RequestId, ServiceTasks, backoff::ReconnectDelays};
 use drawbridge_transport::CallContext;
 use rmcp::model::ResourceUpdatedNotificationParam;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -27,12 +27,13 @@ use crate::{
 
 pub(super) const UPDATED: &str = "notifications/resources/updated";
 /// The delay before a broken watch is restarted, and its maximum under repeated failures.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+const RETRY_DELAY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(16);
 
 /// Watches one resource for a session, until the caller loses its permission, the session ends or
 /// it unsubscribes.
 pub(super) fn spawn_in_session(
+    tasks: &ServiceTasks,
     session: &Arc<Session>,
     admission: &Arc<Admission>,
     watch: &ResourceWatch,
@@ -60,7 +61,7 @@ pub(super) fn spawn_in_session(
             }
         }
     };
-    tokio::spawn(following.instrument(span));
+    tasks.spawn_until_stopping(following.instrument(span));
 }
 
 /// Watches one resource on behalf of its caller and reports each change, until the caller loses its
@@ -74,7 +75,7 @@ pub(super) async fn follow(
 ) {
     // INVARIANT: a watch requests no input, so the decision included its token.
     let Some(mut token) = watch.call.token.clone() else { return };
-    let mut delay = RETRY_DELAY;
+    let mut delays = ReconnectDelays::new(RETRY_DELAY_FIRST, RETRY_DELAY_MAX);
     loop {
         let began = Instant::now();
         let status = watch_once(request_id, watch, &token, &changed).await;
@@ -82,13 +83,8 @@ pub(super) async fn follow(
         if is_final(status.code()) {
             return;
         }
-        tokio::time::sleep(delay).await;
         // A watch that breaks soon after its start backs off exponentially.
-        delay = if began.elapsed() < RETRY_DELAY_MAX {
-            (2 * delay).min(RETRY_DELAY_MAX)
-        } else {
-            RETRY_DELAY
-        };
+        delays.wait_after(began.elapsed()).await;
         token = match reauthorizer.reauthorize().await.and_then(|allowed| allowed.token()) {
             Ok(token) => token,
             Err(Refusal::AuthUnavailable | Refusal::Unverified) => continue,

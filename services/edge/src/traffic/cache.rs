@@ -28,10 +28,13 @@ use self::{
     shared::RedisStore,
     tags::{TagWatcher, Tags},
 };
-use crate::sealer::Sealer;
+use crate::{
+    keys::CacheKeys,
+    metrics::{CACHE_LOOKUPS, CACHE_SIZE, CACHE_STORED},
+};
 
 pub(crate) use self::{
-    config::{CacheSettings, CacheTable},
+    config::CacheSettings,
     rule::{CacheRule, CacheRuleError, CacheTag, CacheTagError, CallCaching, SharingScope},
     tags::PendingWrite,
 };
@@ -48,17 +51,6 @@ mod tests;
 
 /// How many results are revalidated in the background at the same time.
 const REFRESHES_MAX: usize = 256;
-
-/// Why the cache cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// The Redis URL is invalid.
-    #[error("invalid Redis URL for the cache")]
-    Redis(#[from] RedisError),
-    /// The system's cryptography failed.
-    #[error("cannot derive the cache's encryption key")]
-    Key,
-}
 
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -105,13 +97,13 @@ pub(crate) struct Fetch {
 }
 
 impl Cache {
-    /// Starts the cache. `secret` gives the keys that entries are found by and encrypted with.
+    /// Starts the cache.
     pub(crate) fn start(
         service: &ServiceBuilder,
-        secret: &SecretString,
+        keys: CacheKeys,
         redis_url: Option<&SecretString>,
-    ) -> Result<Arc<Self>, CacheError> {
-        let (mut cache, watcher) = Self::new(secret, redis_url)?;
+    ) -> Result<Arc<Self>, RedisError> {
+        let (mut cache, watcher) = Self::new(keys, redis_url)?;
         let ended = CancellationToken::new();
         service.spawn(watcher.run(ended.clone()));
         cache._watcher_end = Some(service.on_drained(async move { ended.cancel() }));
@@ -120,19 +112,18 @@ impl Cache {
 
     /// A cache, and the watcher of the writes of other replicas.
     pub(crate) fn new(
-        secret: &SecretString,
+        keys: CacheKeys,
         redis_url: Option<&SecretString>,
-    ) -> Result<(Self, TagWatcher), CacheError> {
+    ) -> Result<(Self, TagWatcher), RedisError> {
         let settings = CacheSettings::default();
-        let sealer = Sealer::new(secret, "cache entries").map_err(|_| CacheError::Key)?;
         let shared = redis_url
-            .map(|url| RedisStore::new(url, sealer, settings.redis_timeout))
+            .map(|url| RedisStore::new(url, keys.entries, settings.redis_timeout))
             .transpose()?;
         let shared = shared.map(Arc::new);
         let (tags, watcher) = Tags::new(shared.clone());
         let cache = Self {
             settings: ArcSwap::from_pointee(settings),
-            keys: KeyDeriver::new(secret),
+            keys: KeyDeriver::new(keys.digests),
             memory: MemoryStore::new(settings.bytes_max),
             shared,
             tags,
@@ -263,8 +254,8 @@ impl Cache {
         let entry = CacheEntry { bytes, requested_at: call.began, lifetime: call.rule.lifetime() };
         self.memory.put(call.key, entry.clone());
         fetch.inflight.complete(FetchOutcome::Entry(entry.clone()));
-        metrics::counter!("edge_cache_stored_total", "item" => call.rule.item.clone()).increment(1);
-        metrics::gauge!("edge_cache_bytes").set(bytes_as_metric(self.memory.bytes()));
+        CACHE_STORED.with([call.rule.item.clone().into()]).increment(1);
+        CACHE_SIZE.get().set(bytes_as_metric(self.memory.bytes()));
         if let Some(shared) = &self.shared {
             shared.put(&call.key, &entry).await;
         }
@@ -316,8 +307,7 @@ fn miss(call: &CacheKeyed, fetch: Option<Fetch>) -> Lookup {
 }
 
 fn count(rule: &CacheRule, outcome: &'static str) {
-    metrics::counter!("edge_cache_lookups_total", "item" => rule.item.clone(), "outcome" => outcome)
-        .increment(1);
+    CACHE_LOOKUPS.with([rule.item.clone().into(), outcome.into()]).increment(1);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric need not be exact to the byte")]

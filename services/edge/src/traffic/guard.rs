@@ -15,8 +15,7 @@ use rmcp::model::{CallToolResult, GetPromptResult, ReadResourceResult};
 use serde_json::Value;
 
 use self::{content::GuardPass, json::guard_value, redact::Redactor, size::SizeCap};
-
-pub(crate) use self::{config::GuardEntry, strip::is_invisible};
+use crate::metrics::GUARDED;
 
 mod config;
 mod content;
@@ -116,8 +115,7 @@ impl Guards {
             filter(&mut GuardPass { kind: &guard.kind, counts: &mut counts, is_changed: false });
         }
         for (name, count) in counts.0 {
-            let labels = [("guard", name), ("item", item.to_owned())];
-            metrics::counter!("edge_guarded_total", &labels).increment(count);
+            GUARDED.with([name.into(), item.to_owned().into()]).increment(count);
         }
     }
 }

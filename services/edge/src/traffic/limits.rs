@@ -6,19 +6,16 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use drawbridge_config::edge::WithoutRedis;
 use redis::RedisError;
 use secrecy::SecretString;
 
-use self::{
-    gcra::BucketStatus,
-    limit::{Charge, WithoutRedis},
-    local::LocalBuckets,
-    shared::SharedBuckets,
-};
+use self::{gcra::BucketStatus, limit::Charge, local::LocalBuckets, shared::SharedBuckets};
+use crate::metrics::RATE_LIMITED;
 
 pub(crate) use self::{
     address::{ClientAddress, client_address},
-    config::{LimitEntry, LimitRules, LimitsTable},
+    config::LimitRules,
     limit::{CalledTool, Subject, network_prefix},
     status::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitStatus},
 };
@@ -115,8 +112,7 @@ fn evaluate(
     let both = || charges.iter().zip(buckets);
     let mut longest: Option<(&Charge, &BucketStatus)> = None;
     for (charge, bucket) in both().filter(|(_, bucket)| bucket.wait_micros > 0) {
-        metrics::counter!("edge_rate_limited_total", "limit" => charge.limit.name.clone())
-            .increment(1);
+        RATE_LIMITED.with([charge.limit.name.clone().into()]).increment(1);
         if longest.is_none_or(|(_, longest)| longest.wait_micros < bucket.wait_micros) {
             longest = Some((charge, bucket));
         }

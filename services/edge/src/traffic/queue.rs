@@ -6,7 +6,7 @@
 pub(crate) use self::{
     admission_controller::{AdmissionController, RequestPermit, TokenBearer, watch_busy_ratio},
     call_limiter::CallLimiter,
-    config::{ConcurrencyTable, QueueRules},
+    config::QueueRules,
     fair_queue::{Busy, CallerHash, Permit},
 };
 

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use crate::metrics::{TRANSFORM_DURATION, TRANSFORM_FAILURES};
 use drawbridge_proto::auth::v1 as auth;
 use jsonschema::Validator;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
@@ -183,16 +184,15 @@ impl Transformation {
         let started = Instant::now();
         let principal = serde_json::to_value(ProgramPrincipal::from(principal)).unwrap_or_default();
         let output = self.workers.run(program, input, principal).await.and_then(require_object);
-        let labels = [("tool", tool.to_owned()), ("direction", direction.as_str().to_owned())];
-        metrics::histogram!("edge_transform_duration_seconds", &labels).record(started.elapsed());
+        let labels = [tool.to_owned().into(), direction.as_str().into()];
+        TRANSFORM_DURATION.with(labels).record(started.elapsed());
         output.map_err(|failure| count_failure(tool, direction, failure))
     }
 }
 
 /// Counts a failure.
 fn count_failure(tool: &str, direction: Direction, failure: ProgramError) -> ProgramError {
-    let labels = [("tool", tool.to_owned()), ("direction", direction.as_str().to_owned())];
-    metrics::counter!("edge_transform_failures_total", &labels).increment(1);
+    TRANSFORM_FAILURES.with([tool.to_owned().into(), direction.as_str().into()]).increment(1);
     failure
 }
 

@@ -33,14 +33,14 @@ pub(super) fn config() -> Config {
         listen: on_loopback(),
         admin_listen: on_loopback(),
         workloads: vec![Workload {
-            client_id: "nightly".into(),
+            client_id: "nightly".to_owned().into(),
             client_secret: WORKLOAD_SECRET.into(),
             groups: vec!["batch".into()],
             internal: true,
         }],
         clients: vec![ConfiguredClient {
-            client_id: INTERNAL_CLIENT.into(),
-            redirect_uris: vec![REDIRECT_URI.into()],
+            client_id: INTERNAL_CLIENT.to_owned().into(),
+            redirect_uris: vec![REDIRECT_URI.to_owned().into()],
             internal: true,
         }],
         ..Config::default()

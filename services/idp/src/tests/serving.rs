@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use drawbridge_runtime::{ConfigTextError, Listen, LogFormat, LogSink, Telemetry, TelemetryConfig};
+use drawbridge_config::Mistake;
+use drawbridge_runtime::{Listen, LogFormat, LogSink, Telemetry, TelemetryConfig};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -51,10 +52,8 @@ async fn an_invalid_configuration_is_rejected() {
 
     let file = users_file("[[users]]\nusername = 'a'\npassword = 'hush'\nadmin = true\n");
     let error = start_error(Config { users: Some(file.path().to_owned()), ..config() }).await;
-    assert!(
-        matches!(&error, StartError::Users(ConfigTextError::Invalid { line: 4, .. })),
-        "{error:?}"
-    );
+    let StartError::Users(invalid) = &error else { panic!("{error:?}") };
+    assert!(matches!(invalid.mistakes(), [Mistake { line: 4, .. }]), "{error:?}");
     assert!(!format!("{error:?}").contains("hush"));
 
     let redirect_schemes = vec!["javascript".into()];
@@ -63,7 +62,7 @@ async fn an_invalid_configuration_is_rejected() {
 
     // A workload with a user's name would have that user's subject.
     let workloads = vec![Workload {
-        client_id: "alice".into(),
+        client_id: "alice".to_owned().into(),
         client_secret: "x".into(),
         groups: vec![],
         internal: true,

@@ -6,9 +6,7 @@ use drawbridge_proto::code::v1::{
     ListFilesRequest, ListFilesResponse, ReadFileRequest, ReadFileResponse, SearchRequest,
     SearchResponse, code_service_server, search_response::Event,
 };
-use drawbridge_sdk::{
-    BlockingJob, BlockingJobs, CallContext, Cancellation, transaction_token::VerifiedCaller,
-};
+use drawbridge_sdk::{BlockingJob, BlockingJobs, CallContext, Cancellation};
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -61,16 +59,8 @@ impl<T> Job<T> {
     }
 }
 
-/// Logs the caller, and returns the call's deadline.
-fn admit<T>(request: &Request<T>, rpc: &str) -> Instant {
-    let caller = VerifiedCaller::from_request(request).map(|caller| &caller.claims);
-    tracing::info!(
-        rpc,
-        subject = caller.map(|claims| claims.sub.as_str()),
-        issuer = caller.map(|claims| claims.tctx.iss.as_str()),
-        actor = caller.and_then(|claims| Some(claims.act.as_ref()?.sub.as_str())),
-        "called"
-    );
+/// The call's deadline.
+fn deadline<T>(request: &Request<T>) -> Instant {
     CallContext::from_request(request).deadline
 }
 
@@ -82,7 +72,7 @@ impl code_service_server::CodeService for CodeApi {
         &self,
         request: Request<SearchRequest>,
     ) -> Result<Response<Self::SearchStream>, Status> {
-        let deadline = admit(&request, "Search");
+        let deadline = deadline(&request);
         let request = request.into_inner();
         let limits = self.limits;
         let parse_job =
@@ -110,7 +100,7 @@ impl code_service_server::CodeService for CodeApi {
         &self,
         request: Request<ListFilesRequest>,
     ) -> Result<Response<ListFilesResponse>, Status> {
-        let deadline = admit(&request, "ListFiles");
+        let deadline = deadline(&request);
         let request = request.into_inner();
         let limits = self.limits;
         let list_job = self.start(deadline, move |tree, cancellation| {
@@ -123,7 +113,7 @@ impl code_service_server::CodeService for CodeApi {
         &self,
         request: Request<ReadFileRequest>,
     ) -> Result<Response<ReadFileResponse>, Status> {
-        let deadline = admit(&request, "ReadFile");
+        let deadline = deadline(&request);
         let path = TreePath::parse_file(&request.into_inner().path)?;
         let read_job = self.start(deadline, move |tree, cancellation| {
             let contents = read(tree, &path, cancellation)?;

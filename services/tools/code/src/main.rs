@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use drawbridge_code::{Config, start};
-use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
+use drawbridge_code::start;
+use drawbridge_sdk::run_service;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -12,16 +12,5 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const ABOUT: &str = "Searches and reads one source tree";
 
 fn main() -> ExitCode {
-    run_main(serve())
-}
-
-async fn serve() -> anyhow::Result<()> {
-    let ServiceArgs::<Config> { config, telemetry } = parse_args("code", ABOUT);
-    let telemetry = Telemetry::install("code", &telemetry)?;
-    let running = start(config, &telemetry).await?;
-    tracing::info!(address = %running.address, admin = %running.admin, "serving");
-    shutdown_signal().await;
-    running.stop().await;
-    telemetry.flush().await;
-    Ok(())
+    run_service("code", ABOUT, start)
 }

@@ -1,12 +1,28 @@
 //! A source file as an MCP resource.
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 use drawbridge_proto::mcp::v1::{ResourceContents, resource_contents::Contents};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-/// Characters of a URI's path (RFC 3986 section 3.3) besides letters, digits and the slash between
-/// names. Without `:` and `@`, because the first name is in the position of the authority.
-const PATH_CHARACTERS: &[u8] = b"-._~!$&'()*+,;=";
+/// What is escaped in a name: all but the characters of a URI's path (RFC 3986 section 3.3). `:` and
+/// `@` are escaped too, because the first name is in the position of the authority.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=');
 /// The media type of text without a known extension.
 const PLAIN_TEXT: &str = "text/plain";
 
@@ -22,19 +38,9 @@ pub(crate) fn resource(path: &Path, contents: Vec<u8>) -> ResourceContents {
 }
 
 fn uri(path: &Path) -> String {
-    let names: Vec<_> = path.iter().map(|name| percent_encode(name.as_encoded_bytes())).collect();
+    let encode = |name: &OsStr| percent_encode(name.as_encoded_bytes(), ESCAPED).to_string();
+    let names: Vec<_> = path.iter().map(encode).collect();
     format!("code://{}", names.join("/"))
-}
-
-fn percent_encode(name: &[u8]) -> String {
-    let encode = |byte: &u8| {
-        if byte.is_ascii_alphanumeric() || PATH_CHARACTERS.contains(byte) {
-            char::from(*byte).to_string()
-        } else {
-            format!("%{byte:02X}")
-        }
-    };
-    name.iter().map(encode).collect()
 }
 
 /// The media type of the name's extension if it is a kind of text: `.ts` is also a video format.

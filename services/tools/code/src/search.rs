@@ -12,13 +12,13 @@ use drawbridge_proto::{
 use drawbridge_sdk::Cancellation;
 use grep_matcher::LineTerminator;
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
-use metrics::{counter, histogram};
 use tracing::field::Empty;
 
 use crate::{
     error::CodeError,
     lines::{self, Piece},
     links::SecretLinks,
+    metrics::{FILES_SEARCHED, SEARCH_DURATION},
     query::{Query, RESPONSE_BYTES_MAX},
     tree::Tree,
     walk::{Entry, Walk},
@@ -59,8 +59,8 @@ pub(crate) fn search(
     let result = search.result;
     span.record("files_searched", result.files_searched);
     span.record("matches", result.matches.len());
-    counter!("code_files_searched_total").increment(u64::from(result.files_searched));
-    histogram!("code_search_duration_seconds").record(started.elapsed());
+    FILES_SEARCHED.get().increment(u64::from(result.files_searched));
+    SEARCH_DURATION.get().record(started.elapsed());
     outcome.map(|()| result)
 }
 

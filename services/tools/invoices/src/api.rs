@@ -69,16 +69,9 @@ impl InvoiceApi {
     }
 }
 
-/// Logs the caller, and returns the caller and the call's context.
-fn admit<T>(request: &Request<T>, rpc: &str) -> Result<CallerContext, InvoiceError> {
+/// The caller and the call's context.
+fn admit<T>(request: &Request<T>) -> Result<CallerContext, InvoiceError> {
     let caller = VerifiedCaller::from_request(request).cloned().ok_or(InvoiceError::Unknown)?;
-    tracing::info!(
-        rpc,
-        subject = caller.claims.sub,
-        issuer = caller.claims.tctx.iss,
-        actor = caller.claims.act.as_ref().map(|actor| actor.sub.as_str()),
-        "called"
-    );
     Ok(CallerContext { caller, context: CallContext::from_request(request) })
 }
 
@@ -90,7 +83,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ExtractRequest>,
     ) -> Result<Response<Self::ExtractStream>, Status> {
-        let call = admit(&request, "Extract")?;
+        let call = admit(&request)?;
         let ExtractRequest { document, media_type, uri } = request.into_inner();
         let document = self.document(&call, DocumentSource { document, media_type, uri }).await?;
         let events = self.start_extraction(&call.context, document.into()).await?;
@@ -101,7 +94,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
     }
 
     async fn save(&self, request: Request<SaveRequest>) -> Result<Response<SaveResponse>, Status> {
-        let call = admit(&request, "Save")?;
+        let call = admit(&request)?;
         let SaveRequest { document, media_type, uri, shared } = request.into_inner();
         if shared && !Scope::of(call.caller.principal(), Access::Write).has_tenant() {
             return Err(InvoiceError::NoTenant.into());
@@ -132,7 +125,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<SearchRequest>,
     ) -> Result<Response<SearchResponse>, Status> {
-        let call = admit(&request, "Search")?;
+        let call = admit(&request)?;
         let request = request.get_ref();
         let size = request.page_size.unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX);
         let before = request.page_token.as_deref().map(page::read).transpose()?;
@@ -149,7 +142,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let call = admit(&request, "Get")?;
+        let call = admit(&request)?;
         let (stored, extracted) =
             self.find(&call, &request.get_ref().invoice_id, Access::Read).await?;
         let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
@@ -164,7 +157,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
-        let call = admit(&request, "Read")?;
+        let call = admit(&request)?;
         let (stored, extracted) =
             self.find(&call, &request.get_ref().invoice_id, Access::Read).await?;
         let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
@@ -182,7 +175,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ReviewRequest>,
     ) -> Result<Response<ReviewResponse>, Status> {
-        let call = admit(&request, "Review")?;
+        let call = admit(&request)?;
         let (stored, extracted) =
             self.find(&call, &request.get_ref().invoice_id, Access::Read).await?;
         Ok(Response::new(review::review(stored.into(), &extracted)))
@@ -192,7 +185,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ApproveRequest>,
     ) -> Result<Response<ApproveResponse>, Status> {
-        let call = admit(&request, "Approve")?;
+        let call = admit(&request)?;
         Ok(Response::new(self.approve_invoice(&call, request.into_inner()).await?))
     }
 }

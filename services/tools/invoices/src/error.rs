@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use drawbridge_sdk::BlockingError;
+use drawbridge_sdk::{BlockingError, ConfirmationError};
 use tonic::Status;
 
 use crate::store::{ColumnsError, StoreError, search::FilterError};
@@ -51,6 +51,15 @@ impl From<BlockingError> for InvoiceError {
             BlockingError::DeadlinePassed => Self::DeadlinePassed,
             BlockingError::Cancelled => Self::Cancelled,
             BlockingError::Failed(error) => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<ConfirmationError> for InvoiceError {
+    fn from(error: ConfirmationError) -> Self {
+        match error {
+            ConfirmationError::Declined => Self::NotConfirmed,
+            ConfirmationError::NoPerson => Self::PersonNeeded,
         }
     }
 }

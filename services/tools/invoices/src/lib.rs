@@ -1,17 +1,13 @@
 //! Extracts the data of invoices, checks them against the rules of EN 16931, stores them, and
 //! handles their approval.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers,
-    RunningService, ServiceBuilder, SpiffeId, Telemetry,
+    BlockingJobs, MtlsError, Peers, RunningService, Telemetry, ToolServiceConfig, ToolServiceError,
     credentials::{CredentialsConfig, SetupError},
-    transaction_token::{Verifier, VerifierError},
+    parse_defaults,
 };
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -43,36 +39,15 @@ mod xml;
 
 /// Vault's role for migrations. No caller gets it.
 const MIGRATOR: &str = "invoices-migrator";
-const AUTH_ISSUER: &str = "drawbridge-auth";
-const CONNECTIONS_MAX: u32 = 64;
-const DOCUMENTS_MAX: usize = 4;
-const APPROVAL_LIMIT: u32 = 10_000;
-const APPROVAL_CURRENCY: &str = "EUR";
 /// The largest request, in bytes: a document, and little else.
 const REQUEST_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + 1024;
 
 /// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where to serve gRPC: an address and a port, or `unix:/path` for this host only.
-    #[arg(long, default_value = "127.0.0.1:7220")]
-    pub listen: Listen,
-
-    /// Where to serve health, readiness and metrics.
-    #[arg(long, default_value = "127.0.0.1:7221")]
-    pub admin_listen: Listen,
-
-    /// The JWKS URL of auth's transaction tokens.
-    #[arg(long, default_value = "http://127.0.0.1:7111/.well-known/jwks.json")]
-    pub auth_jwks_url: Url,
-
-    /// The `iss` of transaction tokens.
-    #[arg(long, default_value = AUTH_ISSUER)]
-    pub auth_issuer: String,
-
-    /// The SPIFFE id of auth. Absent: the service's own with `auth` as its last segment.
-    #[arg(long, value_name = "SPIFFE_ID")]
-    pub auth_spiffe_id: Option<SpiffeId>,
+    /// What every tool service has.
+    #[command(flatten)]
+    pub service: ToolServiceConfig<7220>,
 
     /// The database of invoices: `postgres://host/database` without a user, `sqlite:path` or
     /// `sqlite::memory:`.
@@ -83,64 +58,52 @@ pub struct Config {
     /// The maximum number of connections to PostgreSQL. Each caller has at most two.
     #[arg(
         long,
-        default_value_t = CONNECTIONS_MAX,
+        default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(2..=10_000)
     )]
     pub database_connections_max: u32,
 
     /// The maximum number of documents that are extracted concurrently. Further calls queue until
     /// their deadlines.
-    #[arg(long, default_value_t = DOCUMENTS_MAX)]
+    #[arg(long, default_value_t = 4)]
     pub documents_max: usize,
 
     /// Approving an invoice above this amount requires confirmation by the person.
-    #[arg(long, default_value_t = APPROVAL_LIMIT.into())]
+    #[arg(long, default_value_t = 10_000.into())]
     pub approval_limit: Decimal,
 
     /// The currency of the limit (ISO 4217). Invoices in another currency always require
     /// confirmation.
-    #[arg(long, default_value = APPROVAL_CURRENCY)]
+    #[arg(long, default_value = "EUR")]
     pub approval_currency: String,
 
     /// The source of PostgreSQL users.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
-
-    /// The callers to accept, and the service's certificate.
-    #[command(flatten)]
-    pub mtls: MtlsServerConfig,
 }
 
 impl Config {
-    /// A config for this database, with auth at these URLs and defaults otherwise.
+    /// A config for this database, with auth at this URL and defaults otherwise.
     #[must_use]
-    pub fn new(database_url: SecretString, auth_url: Url, auth_jwks_url: Url) -> Self {
-        Self {
-            listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            admin_listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            auth_jwks_url,
-            auth_issuer: AUTH_ISSUER.to_owned(),
-            auth_spiffe_id: None,
-            database_url,
-            database_connections_max: CONNECTIONS_MAX,
-            documents_max: DOCUMENTS_MAX,
-            approval_limit: APPROVAL_LIMIT.into(),
-            approval_currency: APPROVAL_CURRENCY.to_owned(),
-            credentials: CredentialsConfig::new(auth_url),
-            mtls: MtlsServerConfig::default(),
-        }
+    pub fn new(
+        database_url: SecretString,
+        auth_url: Url,
+        service: ToolServiceConfig<7220>,
+    ) -> Self {
+        let credentials = CredentialsConfig::new(auth_url);
+        Self { service, database_url, credentials, ..parse_defaults(&["--database-url="]) }
     }
 }
 
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The certificate or trust bundle is unusable.
+    /// What every tool service needs failed.
+    #[error(transparent)]
+    Service(#[from] ToolServiceError),
+    /// The certificate for a migration is unusable.
     #[error("cannot set up mTLS")]
     Mtls(#[from] MtlsError),
-    /// The verifier of transaction tokens could not be created.
-    #[error("cannot create the verifier of transaction tokens")]
-    Verifier(#[from] VerifierError),
     /// The database URL is invalid.
     #[error(transparent)]
     DatabaseUrl(#[from] DatabaseUrlError),
@@ -153,9 +116,6 @@ pub enum StartError {
     /// The store could not be opened.
     #[error("cannot open the database")]
     Store(#[from] StoreError),
-    /// An address could not be bound.
-    #[error("cannot serve")]
-    Bind(#[from] BindError),
 }
 
 /// Migrates the PostgreSQL at `database_url` to the schema of this version, and returns the schema
@@ -179,9 +139,9 @@ pub async fn migrate(
 /// # Errors
 /// As [`migrate`], and when the service has no Vault login.
 pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
-    let peers = Peers::open(&config.mtls.identity)?;
+    let peers = Peers::open(&config.service.mtls.identity)?;
     let credentials =
-        config.credentials.open("invoices", &peers, config.auth_spiffe_id.as_ref())?;
+        config.credentials.open("invoices", &peers, config.service.auth_spiffe_id.as_ref())?;
     let migrated = async {
         let lease = credentials.service_database(MIGRATOR).await.map_err(StoreError::from)?;
         migrate(&config.database_url, &lease.username, &lease.password).await
@@ -196,22 +156,13 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
 /// # Errors
 /// When the database URL is invalid, the database cannot be opened, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    let builder = ServiceBuilder::new();
-    let peers = Peers::start(&builder, &config.mtls.identity)?;
-    let auth_id = config.auth_spiffe_id.as_ref();
-    let verifier = Verifier::with_peers(
-        &peers,
-        auth_id,
-        "invoices",
-        &config.auth_issuer,
-        config.auth_jwks_url,
-    )?;
+    let builder = config.service.prepare("invoices", telemetry)?;
     let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
         DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
         DatabaseUrl::SqliteMemory => Store::memory().await?,
         DatabaseUrl::Postgres(options) => {
             let settings = PostgresSettings {
-                credentials: config.credentials.open("invoices", &peers, auth_id)?,
+                credentials: builder.open_credentials(config.credentials)?,
                 readiness: builder.readiness(),
                 connections_max: config.database_connections_max,
             };
@@ -224,10 +175,5 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let jobs = BlockingJobs::new(config.documents_max);
     let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, jobs, in_use))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = GrpcServer::tool_service(service, verifier)
-        .request_bytes_max(REQUEST_BYTES_MAX)
-        .accept(&peers, &config.mtls)?;
-    let address = server.start(&builder, &config.listen)?;
-    builder.readiness().set_ready();
-    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
+    Ok(builder.request_bytes_max(REQUEST_BYTES_MAX).serve(service)?)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use drawbridge_invoices::{Config, migrate_by_own_login, start};
-use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
+use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, serve_until_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -27,23 +27,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    run_main(serve())
+    let Args { command, service } = parse_args("invoices", ABOUT);
+    match command {
+        Some(Command::Migrate) => run_main(migrate(service)),
+        None => run_main(serve_until_signal("invoices", service, start)),
+    }
 }
 
-async fn serve() -> anyhow::Result<()> {
-    let Args { command, service: ServiceArgs { config, telemetry } } =
-        parse_args("invoices", ABOUT);
-    let telemetry = Telemetry::install("invoices", &telemetry)?;
-    if let Some(Command::Migrate) = command {
-        let version = migrate_by_own_login(config).await?;
-        tracing::info!(version, "the database is migrated");
-        telemetry.flush().await;
-        return Ok(());
-    }
-    let running = start(config, &telemetry).await?;
-    tracing::info!(address = %running.address, admin = %running.admin, "serving");
-    shutdown_signal().await;
-    running.stop().await;
+async fn migrate(args: ServiceArgs<Config>) -> anyhow::Result<()> {
+    let telemetry = Telemetry::install("invoices", &args.telemetry)?;
+    let version = migrate_by_own_login(args.config).await?;
+    tracing::info!(version, "the database is migrated");
     telemetry.flush().await;
     Ok(())
 }

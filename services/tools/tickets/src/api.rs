@@ -50,18 +50,9 @@ impl TicketApi {
     }
 }
 
-/// Logs the caller, and returns the caller and the call's context.
-fn admit<T>(request: &Request<T>, rpc: &str) -> Result<Call, TicketError> {
+/// The caller and the call's context.
+fn admit<T>(request: &Request<T>) -> Result<Call, TicketError> {
     let caller = VerifiedCaller::from_request(request).ok_or(TicketError::Anonymous)?.clone();
-    let claims = &caller.claims;
-    tracing::info!(
-        rpc,
-        subject = claims.sub,
-        issuer = claims.tctx.iss,
-        tenant = claims.tctx.tenant,
-        actor = claims.act.as_ref().map(|actor| actor.sub.as_str()),
-        "called"
-    );
     Ok(Call { caller, context: CallContext::from_request(request) })
 }
 
@@ -91,7 +82,7 @@ impl ticket_service_server::TicketService for TicketApi {
         &self,
         request: Request<SearchRequest>,
     ) -> Result<Response<SearchResponse>, Status> {
-        let call = admit(&request, "Search")?;
+        let call = admit(&request)?;
         let filter = Filter::parse(request.get_ref())?;
         let found = with_deadline(&call, self.helpdesk.search(&call, &filter)).await?;
         let next_page_token = filter.next_page(found.len()).unwrap_or_default();
@@ -101,7 +92,7 @@ impl ticket_service_server::TicketService for TicketApi {
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let call = admit(&request, "Get")?;
+        let call = admit(&request)?;
         let TicketWithArticles { ticket, articles, left_out } =
             self.read_ticket(&call, &request.get_ref().ticket_id).await?;
         Ok(Response::new(GetResponse {
@@ -112,7 +103,7 @@ impl ticket_service_server::TicketService for TicketApi {
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
-        let call = admit(&request, "Read")?;
+        let call = admit(&request)?;
         let TicketWithArticles { ticket, articles, left_out } =
             self.read_ticket(&call, &request.get_ref().ticket_id).await?;
         Ok(Response::new(ReadResponse {
@@ -126,7 +117,7 @@ impl ticket_service_server::TicketService for TicketApi {
         &self,
         request: Request<SummarizeRequest>,
     ) -> Result<Response<Self::SummarizeStream>, Status> {
-        let call = admit(&request, "Summarize")?;
+        let call = admit(&request)?;
         let summary = Summary::parse(request.into_inner())?;
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let helpdesk = Arc::clone(&self.helpdesk);
@@ -161,7 +152,7 @@ impl ticket_service_server::TicketService for TicketApi {
         &self,
         request: Request<ReplyRequest>,
     ) -> Result<Response<ReplyResponse>, Status> {
-        let call = admit(&request, "Reply")?;
+        let call = admit(&request)?;
         // `post` enforces the deadline itself: aborting it would leave open whether the reply was
         // posted.
         Ok(Response::new(self.replies.post(call, request.into_inner()).await?))

@@ -8,6 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use data_encoding::HEXLOWER;
 use drawbridge_proto::tickets::v1::{ReplyRequest, ReplyResponse};
 use drawbridge_sdk::length_prefixed;
 use moka::future::Cache;
@@ -102,7 +103,7 @@ fn digest_texts(texts: &[&str]) -> String {
     for text in texts {
         length_prefixed(text.as_bytes(), |bytes| digest.update(bytes));
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&digest.finalize())
 }
 
 impl Replies {

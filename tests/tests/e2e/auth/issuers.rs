@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_tests::{TestIssuer, TestMesh};
+use drawbridge_tests::{Client, TestIssuer, TestMesh};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -104,4 +104,63 @@ async fn a_rotated_issuer_key_is_fetched_and_tokens_of_the_old_key_are_rejected(
         assert!(seen.elapsed() < Duration::from_secs(1), "the old key is still accepted");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// An edge serves calls of cached decisions without auth, so a removed issuer must end them.
+#[tokio::test]
+async fn an_edited_issuers_file_takes_effect_without_a_restart_and_an_invalid_edit_changes_nothing()
+{
+    let (partner, other) = (TestIssuer::start().await, TestIssuer::start().await);
+    let table = |issuer: &TestIssuer| {
+        format!("[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n", issuer.name())
+    };
+    let mesh = mesh_with(table(&partner)).await;
+    let client = |issuer: &TestIssuer| {
+        let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
+        mesh.client_with(&issuer.sign(&issuer.header(), &claims))
+    };
+    let (of_partner, of_other) = (client(&partner), client(&other));
+    let becomes = async |client: &Client, wanted: StatusCode| {
+        let edited = Instant::now();
+        loop {
+            let reply = client.call("tools/list", json!({})).await;
+            if reply.status == wanted {
+                return;
+            }
+            assert!(edited.elapsed() < Duration::from_secs(20), "it is still {reply:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    becomes(&of_partner, StatusCode::OK).await;
+    becomes(&of_other, StatusCode::UNAUTHORIZED).await;
+    mesh.write_policy("issuers.toml", &format!("{}{}", table(&partner), table(&other)));
+    becomes(&of_other, StatusCode::OK).await;
+
+    mesh.write_policy("issuers.toml", &format!("{}jwks = 1\n", table(&other)));
+    while !admin(&mesh, "/readyz").await.contains("the issuers file is invalid: see the log") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let metrics = admin(&mesh, "/metrics").await;
+    for line in ["auth_issuers_current 0", "auth_issuers_reloads_failed_total 1"] {
+        assert!(metrics.lines().any(|is| is == line), "{line}: {metrics}");
+    }
+    assert!(mesh.log().contains("unknown field `jwks`"));
+    becomes(&of_partner, StatusCode::OK).await;
+
+    mesh.write_policy("issuers.toml", &table(&other));
+    becomes(&of_partner, StatusCode::UNAUTHORIZED).await;
+    becomes(&of_other, StatusCode::OK).await;
+    assert_eq!(admin(&mesh, "/readyz").await, r#"{"ready":true}"#);
+    assert_eq!(
+        (partner.keys_fetched(), other.keys_fetched()),
+        (1, 1),
+        "keys that did not change stay cached"
+    );
+}
+
+/// The text at a path of auth's admin port.
+async fn admin(mesh: &TestMesh, path: &str) -> String {
+    let auth = mesh.mesh.service("auth").expect("auth");
+    let response = reqwest::get(format!("http://{}{path}", auth.running.admin)).await;
+    response.expect("a response").text().await.expect("a text")
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use drawbridge_mesh::HostedService;
 use drawbridge_runtime::{Listen, TelemetryConfig};
+use drawbridge_sdk::ToolServiceConfig;
 use drawbridge_tests::{
     TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance,
 };
@@ -89,33 +90,30 @@ async fn every_rpc_of_auth_rejects_unauthenticated_callers() {
 /// Services that trust the test's transaction keys, each with its namespace.
 async fn services(keys: &TestIssuer) -> Vec<(&'static str, HostedService)> {
     let jwks_url = keys.url.join("/jwks").expect("a URL");
-    let free = || Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port").0;
     // Each rejection is logged at a lower level.
     let telemetry = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
-    let config = drawbridge_code::Config {
-        listen: free(),
-        admin_listen: free(),
-        ..drawbridge_code::Config::new(repository(), jwks_url.clone())
-    };
+    let service = ToolServiceConfig::on_free_ports(jwks_url.clone());
+    let config = drawbridge_code::Config::new(repository(), service);
     let code = HostedService::start("code", &telemetry, |telemetry| async move {
         drawbridge_code::start(config, &telemetry).await
     });
     let config = drawbridge_invoices::Config::new(
         "sqlite::memory:".into(),
         jwks_url.clone(),
-        jwks_url.clone(),
+        ToolServiceConfig::on_free_ports(jwks_url.clone()),
     );
     let invoices = HostedService::start("invoices", &telemetry, |telemetry| async move {
         drawbridge_invoices::start(config, &telemetry).await
     });
+    let service = ToolServiceConfig::on_free_ports(jwks_url.clone());
     let config = drawbridge_tickets::Config {
         sample_helpdesk: true,
-        ..drawbridge_tickets::Config::new(jwks_url.clone(), jwks_url.clone())
+        ..drawbridge_tickets::Config::new(jwks_url.clone(), service)
     };
     let tickets = HostedService::start("tickets", &telemetry, |telemetry| async move {
         drawbridge_tickets::start(config, &telemetry).await
     });
-    let listen = free();
+    let (listen, _) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let conformance = HostedService::start("conformance", &telemetry, |telemetry| async move {
         Conformance::default().start(listen, jwks_url, &telemetry).await
     });
@@ -193,6 +191,34 @@ pub(crate) fn sign(
     keys.sign(&header, &serde_json::to_value(claims).expect("JSON"))
 }
 
+/// Checks that every RPC of a service that trusts `keys` accepts a valid transaction token, and
+/// rejects a missing and every invalid one. Returns the RPCs and the number of rejected calls.
+pub(crate) async fn check_rejections(
+    url: &Url,
+    namespace: &str,
+    keys: &TestIssuer,
+    untrusted: &TestIssuer,
+) -> (BTreeSet<String>, usize) {
+    let (mut checked, mut rejected) = (BTreeSet::new(), 0);
+    for method in &methods(url).await {
+        let rpc = rpc(method);
+        let sign = |keys| sign(keys, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
+        let code = call_with(url, method, Some(&sign(keys))).await;
+        assert_ne!(code, Code::Unauthenticated, "{rpc}: the valid token is accepted");
+        let untrusted = ("has an untrusted signer", sign(untrusted));
+        let invalid = forged(keys, namespace, &rpc).into_iter().chain([untrusted]);
+        for (why, token) in
+            invalid.map(|(why, token)| (why, Some(token))).chain([("is missing", None)])
+        {
+            let code = call_with(url, method, token.as_deref()).await;
+            assert_eq!(code, Code::Unauthenticated, "{rpc} with a token that {why}");
+            rejected += 1;
+        }
+        checked.insert(rpc);
+    }
+    (checked, rejected)
+}
+
 #[tokio::test]
 async fn every_rpc_rejects_an_expired_foreign_or_forged_transaction_token() {
     let (keys, untrusted) =
@@ -201,23 +227,9 @@ async fn every_rpc_rejects_an_expired_foreign_or_forged_transaction_token() {
     let (mut checked, mut rejected) = (BTreeSet::new(), 0);
     for (namespace, service) in &services {
         let url = format!("http://{}", service.running.address).parse().expect("a URL");
-        for method in &methods(&url).await {
-            let rpc = rpc(method);
-            let good = sign(&keys, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
-            let code = call_with(&url, method, Some(&good)).await;
-            assert_ne!(code, Code::Unauthenticated, "{rpc}: the valid token is accepted");
-            let forged_by_other =
-                sign(&untrusted, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
-            for (why, token) in forged(&keys, namespace, &rpc)
-                .into_iter()
-                .chain([("has an untrusted signer", forged_by_other)])
-            {
-                let code = call_with(&url, method, Some(&token)).await;
-                assert_eq!(code, Code::Unauthenticated, "{rpc} with a token that {why}");
-                rejected += 1;
-            }
-            checked.insert(rpc);
-        }
+        let (rpcs, tokens) = check_rejections(&url, namespace, &keys, &untrusted).await;
+        checked.extend(rpcs);
+        rejected += tokens;
     }
     // A new service of the mesh must join this test.
     let mesh = TestMesh::start().await;

@@ -1,8 +1,6 @@
 use axum::{Router, routing::get, serve::Listener as _};
-use drawbridge_credentials::{
-    CredentialsError, IssuedCertificate,
-    bootstrap::{Authority, CertificateRole},
-};
+use drawbridge_config::setup::{Authority, CertificateRole};
+use drawbridge_credentials::{CredentialsError, IssuedCertificate};
 use drawbridge_tests::{SignedCertificate, TlsListener};
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
@@ -16,10 +14,10 @@ async fn world(ttl_seconds: u64) -> World {
     World::start(|setup| {
         setup.pki = Some(Authority { common_name: "Drawbridge".to_owned(), ttl_seconds: 86_400 });
         setup.services[0].certificate_roles = vec![CertificateRole {
-            name: CERTIFICATES.to_owned(),
+            name: CERTIFICATES.to_owned().into(),
             allowed_domains: vec!["{{tenant}}.code.internal".to_owned()],
             allow_subdomains: true,
-            ttl_seconds,
+            ttl_seconds: ttl_seconds.into(),
         }];
     })
     .await

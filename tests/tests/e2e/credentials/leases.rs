@@ -50,8 +50,8 @@ async fn each_caller_has_its_own_database_user_which_is_removed_at_revocation_an
 #[tokio::test]
 async fn a_lease_is_renewed_while_in_use_and_revoked_when_idle() {
     let world = World::start(|setup| {
-        setup.services[0].database_roles[0].ttl_seconds = 4;
-        setup.services[0].ttl_seconds = 4;
+        setup.services[0].database_roles[0].ttl_seconds = 4.into();
+        setup.services[0].ttl_seconds = 4.into();
     })
     .await;
     let limits = CredentialLimits { idle: Duration::from_secs(2), ..CredentialLimits::default() };

@@ -98,7 +98,7 @@ fn no_secret_is_logged_in_normal_operation_nor_while_vault_is_sealed_or_down() {
         assert!(metrics.contains(&counted), "{metrics}");
     }
     assert!(metrics.contains("operation=\"login\",outcome=\"unavailable\""), "{metrics}");
-    assert!(metrics.contains("credentials_seconds_to_expiry_min"), "{metrics}");
+    assert!(metrics.contains("credentials_expiry_min_seconds"), "{metrics}");
 }
 
 /// Vault's tokens are `s.` and 24 letters and digits.

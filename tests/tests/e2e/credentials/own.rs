@@ -1,10 +1,8 @@
 use std::fs;
 
 use axum::{Json, Router, extract::State, routing::post, serve::Listener as _};
-use drawbridge_credentials::{
-    CredentialsError, LoginMethod, Outage, VaultLogin,
-    bootstrap::{Approle, Kubernetes, ServiceAccount},
-};
+use drawbridge_config::setup::{Approle, Kubernetes, ServiceAccount};
+use drawbridge_credentials::{CredentialsError, LoginMethod, Outage, VaultLogin};
 use drawbridge_tests::{TestAuthority, TestIssuer, TlsListener};
 use jsonwebtoken::{Algorithm, Header};
 use reqwest::Method;
@@ -21,7 +19,7 @@ async fn world(cluster: Option<&Cluster>) -> World {
     World::start(|setup| {
         let service = &mut setup.services[0];
         let own = DatabaseRole {
-            name: OWN_ROLE.to_owned(),
+            name: OWN_ROLE.to_owned().into(),
             own: true,
             ..service.database_roles[0].clone()
         };

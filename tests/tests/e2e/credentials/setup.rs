@@ -1,7 +1,5 @@
-use drawbridge_credentials::bootstrap::{
-    Approle, Authority, BootstrapError, CertificateRole, Change, ChangeKind, Kubernetes,
-    ServiceAccount,
-};
+use drawbridge_config::setup::{Approle, Authority, CertificateRole, Kubernetes, ServiceAccount};
+use drawbridge_mesh::vault::bootstrap::{BootstrapError, Change, ChangeKind};
 use drawbridge_tests::TestAuthority;
 use reqwest::Method;
 use serde_json::json;
@@ -19,16 +17,16 @@ pub(super) fn extend(setup: &mut Setup) {
     setup.kubernetes = Some(Kubernetes { host, ca_certificate: Some(TestAuthority::new().pem) });
     let service = &mut setup.services[0];
     let own = DatabaseRole {
-        name: "code-owner".to_owned(),
+        name: "code-owner".to_owned().into(),
         own: true,
         ..service.database_roles[0].clone()
     };
     service.database_roles.push(own);
     service.certificate_roles.push(CertificateRole {
-        name: "code-files".to_owned(),
+        name: "code-files".to_owned().into(),
         allowed_domains: vec!["{{tenant}}.code.internal".to_owned()],
         allow_subdomains: true,
-        ttl_seconds: 600,
+        ttl_seconds: 600.into(),
     });
     service.kubernetes = Some(ServiceAccount {
         namespace: "drawbridge".to_owned(),
@@ -42,8 +40,8 @@ pub(super) fn extend(setup: &mut Setup) {
 async fn the_bootstrap_plans_first_applies_once_and_changes_only_differences() {
     let mut world = World::bare().await;
     extend(&mut world.setup);
-    let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    let config = world.config();
+    let bootstrap = world.bootstrap_of(&config);
 
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
     assert_eq!(kinds(&plan, ChangeKind::Create).len(), plan.len(), "{plan:?}");
@@ -59,7 +57,7 @@ async fn the_bootstrap_plans_first_applies_once_and_changes_only_differences() {
     let again = bootstrap.apply(&world.setup).await.expect("a setup");
     assert_eq!(kinds(&again, ChangeKind::Unchanged).len(), again.len(), "{again:?}");
 
-    world.setup.services[0].ttl_seconds = 90;
+    world.setup.services[0].ttl_seconds = 90.into();
     let (status, _) =
         world.vault.request(Method::DELETE, "sys/policies/acl/drawbridge-tickets", json!({})).await;
     assert!(status.is_success());
@@ -76,8 +74,8 @@ async fn a_foreign_mount_is_not_changed() {
     let (status, _) =
         world.vault.request(Method::POST, "sys/mounts/secret", json!({ "type": "transit" })).await;
     assert!(status.is_success());
-    let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    let config = world.config();
+    let bootstrap = world.bootstrap_of(&config);
     let error = bootstrap.plan(&world.setup).await.expect_err("a foreign mount");
     assert!(
         matches!(&error, BootstrapError::Conflict { path, .. } if path == "sys/mounts/secret"),
@@ -88,11 +86,11 @@ async fn a_foreign_mount_is_not_changed() {
 #[tokio::test]
 async fn names_with_wildcards_are_rejected_before_any_change() {
     let mut world = World::bare().await;
-    world.setup.services[0].database_roles[0].name = "+".to_owned();
-    let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    world.setup.services[0].database_roles[0].name = "+".to_owned().into();
+    let config = world.config();
+    let bootstrap = world.bootstrap_of(&config);
     let error = bootstrap.apply(&world.setup).await.expect_err("an invalid name");
-    assert!(matches!(&error, BootstrapError::Name { name } if name == "+"), "{error}");
+    assert!(matches!(&error, BootstrapError::Name { name, .. } if name == "+"), "{error}");
     let (_, mounts) = world.vault.request(Method::GET, "sys/mounts", json!({})).await;
     assert!(mounts["data"]["database/"].is_null(), "{mounts}");
 }

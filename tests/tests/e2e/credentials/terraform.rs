@@ -1,6 +1,6 @@
 use std::{fs, path::Path, process::Command};
 
-use drawbridge_credentials::bootstrap::{Bootstrap, ChangeKind};
+use drawbridge_mesh::vault::bootstrap::ChangeKind;
 use drawbridge_tests::repository;
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn variables(setup: &Setup) -> Value {
                 "secret_id_ttl_seconds": approle.secret_id_ttl_seconds,
             })),
         });
-        (service.name.clone(), value)
+        (service.name.to_string(), value)
     };
     json!({
         "jwks_url": setup.jwks_url,
@@ -93,9 +93,8 @@ async fn terraform_sets_up_vault_like_the_bootstrap() {
     terraform(folder.path(), &world, &["init", "-input=false"]);
     terraform(folder.path(), &world, &["apply", "-input=false", "-auto-approve"]);
 
-    let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
-    let plan = bootstrap.plan(&world.setup).await.expect("a plan");
+    let config = world.config();
+    let plan = world.bootstrap_of(&config).plan(&world.setup).await.expect("a plan");
     let differs: Vec<_> =
         plan.iter().filter(|change| change.kind != ChangeKind::Unchanged).collect();
     assert!(differs.is_empty() && plan.len() >= 20, "{differs:?}");

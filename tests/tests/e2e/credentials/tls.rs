@@ -37,9 +37,8 @@ async fn vault_is_reached_over_mtls_in_a_namespace_and_untrusted_peers_are_rejec
         vault_client_certificate_file: Some(certified(&clients, "client.pem")),
         ..VaultConfig::new(tls_proxy(&world.vault, &servers, &clients).await)
     };
-    let token = SecretString::from(world.vault.root_token.clone());
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
-    bootstrap.apply(&world.setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    let done = world.bootstrap_of(&config).apply(&world.setup).await;
+    done.unwrap_or_else(|error| panic!("{error}: {error:?}"));
 
     let lease = async |config: VaultConfig| {
         let vault = drawbridge_credentials::Vault::new("code", config).expect("a client");

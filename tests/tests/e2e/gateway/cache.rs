@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use drawbridge_mesh::{HostedService, MeshConfig};
 use drawbridge_tests::{
-    Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached,
+    Client, Edge, REPLICA_SECRET, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached,
 };
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl CacheTest {
         let mut edges = Vec::new();
         for _ in 0..replicas {
             let change = |config: &mut drawbridge_edge::Config| {
-                config.secret = Some("a secret of all replicas".into());
+                config.secret = Some(REPLICA_SECRET.into());
                 config.redis_url = redis_url.map(Into::into);
                 config.config = Some(folder.path().join("edge.toml"));
             };

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_tests::{Client, Edge, Redis, Reply, TestMesh};
+use drawbridge_tests::{Client, Edge, REPLICA_SECRET, Redis, Reply, TestMesh};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tempfile::TempDir;
@@ -40,6 +40,7 @@ async fn replica(mesh: &TestMesh, file: &Path, redis: Option<&Redis>) -> Edge {
     let code = mesh.mesh.state.services["code"].clone();
     mesh.edge(&[("code", &code)], |config| {
         config.config = Some(file.to_owned());
+        config.secret = Some(REPLICA_SECRET.into());
         config.redis_url = redis.map(|redis| redis.url.as_str().into());
     })
     .await

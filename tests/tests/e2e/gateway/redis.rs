@@ -4,7 +4,7 @@
 use std::{fs, time::Instant};
 
 use drawbridge_proto::auth::v1::{revoke_response::Outcome, token_set::Which};
-use drawbridge_tests::{Client, Edge, RedisCluster, RedisSentinel, TestMesh};
+use drawbridge_tests::{Client, Edge, REPLICA_SECRET, RedisCluster, RedisSentinel, TestMesh};
 use http::StatusCode;
 
 use super::limits::{count_passed, metric, ping, until};
@@ -31,7 +31,7 @@ async fn check_failover(url: &str, kill: impl AsyncFnOnce()) {
         mesh.edge(&[("code", &code)], |config| {
             config.config = Some(file.clone());
             config.auth_url = auth_url.clone().into();
-            config.secret = Some("one secret for both".into());
+            config.secret = Some(REPLICA_SECRET.into());
             config.redis_url = Some(url.into());
         })
         .await

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_tests::{Client, Edge, Redis, RedisCluster, Reply};
+use drawbridge_tests::{Client, Edge, REPLICA_SECRET, Redis, RedisCluster, Reply};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -26,7 +26,7 @@ struct Replicas {
 impl Replicas {
     async fn start(redis_url: &str) -> Self {
         let shared = |config: &mut drawbridge_edge::Config| {
-            config.secret = Some("one secret for both".into());
+            config.secret = Some(REPLICA_SECRET.into());
             config.redis_url = Some(redis_url.into());
         };
         let world = World::start(shared).await;

@@ -3,16 +3,15 @@
 use std::{fs, time::Duration};
 
 use drawbridge_tests::{
-    Client, Edge, Redis, Reply, TestIssuer, TestMesh, conformance::Conformance, now,
+    Client, Edge, REPLICA_SECRET, Redis, Reply, TestIssuer, TestMesh, conformance::Conformance,
     serve_conformance,
 };
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{
-    auth::revocation::{platform, revoke_of},
-    mcp::sessions::{list, open},
-};
+use crate::mcp::sessions::{list, open};
+
+mod stream_ends;
 
 const WATCHED: &str = "test://watched-resource";
 /// The time limit of a single step.
@@ -277,60 +276,6 @@ async fn a_stream_is_resumed_only_by_a_caller_with_permission_for_its_call() {
     }
 }
 
-/// The attack: GET and `subscriptions/listen` stayed open after the token had expired.
-#[tokio::test]
-async fn streams_end_when_their_token_expires() {
-    let world = World::start(|_| {}).await;
-    let expires = now() + 6;
-    let erin = world.client(json!({ "exp": expires }));
-    let session = initialize(&erin).await.1.expect("a session");
-    let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
-    let mut subscription = Stream::open(listen(&erin)).await;
-    let mut call =
-        begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
-    subscription.until("acknowledged").await;
-    let (_, rest, _) = tokio::join!(standalone.end(), subscription.end(), call.end());
-    assert!(now() >= expires, "they ended before the expiry");
-    assert!(rest.contains(r#""resultType":"complete""#), "{rest}");
-}
-
-/// The attack: both stayed open after the token was revoked.
-#[tokio::test]
-async fn streams_end_when_their_token_is_revoked() {
-    let world = World::start(|_| {}).await;
-    let (erin, other) = (world.client(json!({})), world.client(json!({ "sub": "frank" })));
-    let (session, others) = (
-        initialize(&erin).await.1.expect("a session"),
-        initialize(&other).await.1.expect("a session"),
-    );
-    let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
-    let mut subscription = Stream::open(listen(&erin)).await;
-    let mut call =
-        begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
-    let mut unrevoked = Stream::open(listen(&other)).await;
-    subscription.until("resources/updated").await;
-    let which = drawbridge_proto::auth::v1::token_set::Which::Subject("erin".to_owned());
-    revoke_of(&world.mesh, &platform(&world.mesh).await, world.issuer.name(), which).await;
-    tokio::join!(standalone.end(), subscription.end(), call.end());
-    unrevoked.until("resources/updated").await;
-    assert_eq!(list(&other, &others).await.status, StatusCode::OK);
-}
-
-/// The attack: a subscription stayed open after policy no longer permitted it.
-#[tokio::test]
-async fn a_subscription_ends_when_policy_no_longer_permits_it() {
-    let world = World::start(|_| {}).await;
-    let (erin, boss) =
-        (world.client(json!({})), world.client(json!({ "groups": ["engineering", "bosses"] })));
-    let mut subscription = Stream::open(listen(&erin)).await;
-    let mut allowed = Stream::open(listen(&boss)).await;
-    subscription.until("resources/updated").await;
-    world.mesh.edit_policy("test.cedar", r#"Group::"engineering""#, r#"Group::"bosses""#);
-    let rest = subscription.end().await;
-    assert!(rest.contains(r#""resultType":"complete""#), "{rest}");
-    allowed.until("resources/updated").await;
-}
-
 /// The attack: one principal opened an unlimited number of streams and sessions.
 #[tokio::test]
 async fn streams_and_sessions_are_bounded_per_principal_and_in_total() {
@@ -391,7 +336,7 @@ async fn a_session_that_ends_on_one_replica_ends_on_all() {
     let code = mesh.mesh.state.services["code"].clone();
     let replica = async || {
         mesh.edge(&[("code", &code)], |config| {
-            config.secret = Some("one secret for both".into());
+            config.secret = Some(REPLICA_SECRET.into());
             config.redis_url = Some(redis.url.as_str().into());
         })
         .await

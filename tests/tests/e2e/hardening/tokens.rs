@@ -291,7 +291,6 @@ async fn a_call_with_two_tokens_is_rejected() {
     drop(recorded.edge);
 }
 
-/// A service without the SDK can verify the digest of the received bytes in a few lines.
 #[tokio::test]
 async fn a_service_in_python_verifies_the_message_digest() {
     const GREETER: &str = "greeter.v1.GreeterService";

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use drawbridge_credentials::bootstrap::Setup;
+use drawbridge_config::{ConfigText, setup};
 use drawbridge_edge::Trial;
 use drawbridge_mesh::HostedService;
 use drawbridge_runtime::{TelemetryConfig, error_chain};
@@ -119,7 +119,7 @@ async fn parse_errors(mesh: &TestMesh, file: &Path) -> BTreeMap<&'static str, Op
         edge,
         issuers,
         drawbridge_idp::tenants(Some(file)).err().map(|error| error.to_string()),
-        toml::from_str::<Setup>(&text).err().map(|error| error.to_string()),
+        setup::read(&ConfigText::new(file, text)).err().map(|error| error.to_string()),
     ];
     KINDS.into_iter().zip(errors).collect()
 }

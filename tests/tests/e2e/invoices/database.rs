@@ -6,13 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_config::{
+    ConfigText,
+    setup::{self, Approle},
+};
 use drawbridge_credentials::{
     CredentialLimits, CredentialSource, Credentials, LoginMethod, VaultConfig, VaultLogin,
-    bootstrap::{Approle, Bootstrap, Setup},
 };
-use drawbridge_mesh::HostedService;
+use drawbridge_mesh::{HostedService, vault::bootstrap::Bootstrap};
 use drawbridge_proto::auth::v1::token_set::Which;
-use drawbridge_runtime::{ConfigText, Listen, TelemetryConfig};
+use drawbridge_runtime::{Listen, TelemetryConfig};
+use drawbridge_sdk::ToolServiceConfig;
 use drawbridge_tests::{Client, Edge, Postgres, TestMesh, Vault, repository, sign_in, uncached};
 use drawbridge_transport::transaction_token::{VerifiedCaller, Verifier};
 use reqwest::Method;
@@ -94,7 +98,8 @@ impl World {
 
         let (listen, address) =
             Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let config = drawbridge_invoices::Config { listen, ..config(&mesh, &vault, &postgres) };
+        let mut config = config(&mesh, &vault, &postgres);
+        config.service.listen = listen;
         let telemetry = TelemetryConfig::default();
         let service = HostedService::start("invoices", &telemetry, |telemetry| async move {
             drawbridge_invoices::start(config, &telemetry).await
@@ -158,9 +163,10 @@ impl World {
 fn config(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> drawbridge_invoices::Config {
     let url = format!("postgres://127.0.0.1:{}/postgres?sslmode=disable", postgres.port).into();
     let auth_url = mesh.mesh.state.auth_url.clone();
-    let mut config = drawbridge_invoices::Config::new(url, auth_url, mesh.transaction_keys());
+    let service = ToolServiceConfig::on_free_ports(mesh.transaction_keys());
+    let mut config = drawbridge_invoices::Config::new(url, auth_url, service);
     config.database_connections_max = 8;
-    config.mtls = mesh.mtls_server("invoices");
+    config.service.mtls = mesh.mtls_server("invoices");
     config.credentials.vault = Some(VaultConfig::new(vault.url.clone()));
     config
 }
@@ -168,19 +174,19 @@ fn config(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> drawbridge_inv
 /// Sets up Vault with `deploy/vault/setup.toml`.
 async fn set_up(mesh: &TestMesh, vault: &Vault, postgres: &Postgres, password: &str) {
     let file = repository().join("deploy/vault/setup.toml");
-    let mut setup: Setup = ConfigText::read(&file).expect("a file").parse().expect("a setup");
+    let mut setup = setup::read(&ConfigText::read(&file).expect("a file")).expect("a setup");
     let invoices =
-        setup.services.iter_mut().find(|service| service.name == "invoices").expect("the service");
+        setup.services.iter_mut().find(|service| *service.name == "invoices").expect("the service");
     invoices.approle = Some(Approle { secret_id_ttl_seconds: 600 });
     setup.jwks_url = mesh.transaction_keys();
     setup.audit_file = Some(vault.audit_file().display().to_string());
     let database = setup.database.as_mut().expect("a database");
     database.connection_url = postgres.connection_url();
     assert_eq!(database.username, "vault");
-    database.password = password.into();
     let (config, token) =
         (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    let bootstrap = Bootstrap::new(&config, token).expect("a client");
+    let bootstrap = bootstrap.with_database_password(Some(password.into()));
     bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
 }
 

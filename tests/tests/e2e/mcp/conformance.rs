@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
 
-use drawbridge_tests::{TestMesh, conformance_suite, repository, serve_conformance};
+use drawbridge_tests::{Edge, TestMesh, conformance_suite, repository, serve_conformance};
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -26,10 +26,20 @@ struct Check {
     error_message: Option<String>,
 }
 
-#[expect(clippy::print_stdout, reason = "the counts are the report of the run")]
 async fn run(arguments: &[&str]) {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_service, edge) = mesh.conformance_with_rollouts().await;
+    run_suite(&mesh, &edge, arguments, &EXPECTED).await;
+}
+
+/// Runs the suite against an edge. `expected` are checks that fail, each with the reason.
+#[expect(clippy::print_stdout, reason = "the counts are the report of the run")]
+pub(crate) async fn run_suite(
+    mesh: &TestMesh,
+    edge: &Edge,
+    arguments: &[&str],
+    expected: &[(&str, &str)],
+) {
     let token = mesh.client("alice").await.token().to_owned();
     let out = tempfile::tempdir().expect("a folder");
     let (node, suite) = conformance_suite();
@@ -49,7 +59,7 @@ async fn run(arguments: &[&str]) {
     let not_scored = text.split("Not scored").nth(1).unwrap_or_default();
     let mut passed = 0;
     let mut failures = Vec::new();
-    let mut stale: BTreeMap<_, _> = EXPECTED.into_iter().collect();
+    let mut stale: BTreeMap<_, _> = expected.iter().copied().collect();
     for (scenario, checks) in results(out.path()) {
         let is_required = REQUIRED_UNSCORED.contains(&scenario.as_str())
             || !not_scored.contains(&format!(" {scenario} "));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge_tests::{Client, Edge, Redis, Reply, TestMesh, serve_conformance};
+use drawbridge_tests::{Client, Edge, REPLICA_SECRET, Redis, Reply, TestMesh, serve_conformance};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use url::Url;
@@ -51,7 +51,7 @@ async fn replicas(mesh: &TestMesh, redis: Option<&Redis>) -> (Edge, Edge) {
     let services: [(&str, &Url); 1] = [("code", &code)];
     let start = async || {
         mesh.edge(&services, |config| {
-            config.secret = Some("one secret for both".into());
+            config.secret = Some(REPLICA_SECRET.into());
             config.redis_url = redis.map(|redis| redis.url.as_str().into());
         })
         .await

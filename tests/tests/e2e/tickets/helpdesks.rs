@@ -1,9 +1,8 @@
 //! Two tenants with a helpdesk each, whose tokens are stored in a real Vault.
 
-use drawbridge_credentials::{
-    VaultConfig,
-    bootstrap::{Bootstrap, Setup},
-};
+use drawbridge_config::{ConfigText, setup};
+use drawbridge_credentials::VaultConfig;
+use drawbridge_mesh::vault::bootstrap::Bootstrap;
 use drawbridge_tests::{Client, Reply, TestMesh, Vault};
 use reqwest::Method;
 use secrecy::SecretString;
@@ -19,15 +18,15 @@ use super::result;
 async fn vault(mesh: &TestMesh) -> Vault {
     let vault = Vault::start().await;
     // Like deploy/vault/setup.toml.
-    let setup = json!({
-        "jwks_url": mesh.transaction_keys(),
-        "audit_file": vault.audit_file(),
-        "service": [{ "name": "tickets" }],
-    });
-    let setup: Setup = serde_json::from_value(setup).expect("a setup");
+    let setup = format!(
+        "jwks_url = \"{}\"\naudit_file = {:?}\n[[service]]\nname = \"tickets\"\n",
+        mesh.transaction_keys(),
+        vault.audit_file()
+    );
+    let setup = setup::read(&ConfigText::new("setup.toml", setup)).expect("a setup");
     let (config, token) =
         (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
-    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    let bootstrap = Bootstrap::new(&config, token).expect("a client");
     bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     vault
 }

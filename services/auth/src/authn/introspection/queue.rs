@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use drawbridge_config::issuers::IntrospectionLimits;
 use tokio::{
     runtime::Handle,
     sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{ClientNetwork, IntrospectionLimits};
+use super::ClientNetwork;
 
 /// Admits introspection requests for unknown tokens: no faster than the rate, with round robin
 /// between networks, so that a flood from one network delays only itself. Requests of unknown

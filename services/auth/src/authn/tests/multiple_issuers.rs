@@ -1,5 +1,7 @@
 //! Multiple issuers, the issuers file, and caching of their tokens.
 
+use drawbridge_config::ConfigText;
+
 use super::*;
 
 fn issuer(name: &str, keys: &str) -> String {
@@ -221,50 +223,131 @@ fn an_error_in_the_issuers_file_names_its_line() {
         .collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
     no issuer is configured: name one with --issuer, or several in a file with --issuers
-    /issuers.toml: TOML parse error at line 1, column 3
+    /issuers.toml:1:3: unknown field `issuer`, expected `issuers`
       |
     1 | [[issuer]]
       |   ^^^^^^
-    unknown field `issuer`, expected `issuers`
-
-    /issuers.toml: TOML parse error at line 4, column 1
+      = help: did you mean `issuers`?
+    /issuers.toml:4:1: unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
       |
     4 | audience = "x"
       | ^^^^^^^^
-    unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
-
-    /issuers.toml: TOML parse error at line 4, column 10
+      = help: did you mean `audiences`?
+    /issuers.toml:4:10: unknown variant `okta`, expected one of `keycloak`, `auth0`, `entra`, `google`, `kubernetes`
       |
     4 | preset = "okta"
       |          ^^^^^^
-    unknown variant `okta`, expected one of `keycloak`, `auth0`, `entra`, `google`, `kubernetes`
-
-    /issuers.toml:2: audiences must not be empty: omit them for the edge's URLs
-    /issuers.toml:2: algorithms must be some of [ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512]
-    /issuers.toml: TOML parse error at line 4, column 15
+    /issuers.toml:4:13: audiences must not be empty: omit them for the edge's URLs
+      |
+    4 | audiences = []
+      |             ^^
+    /issuers.toml:4:15: unknown variant `HS256`, expected one of `ES256`, `ES384`, `EdDSA`, `PS256`, `PS384`, `PS512`, `RS256`, `RS384`, `RS512`
+      |
+    4 | algorithms = ["HS256"]
+      |               ^^^^^^^
+    /issuers.toml:4:15: unknown variant `none`, expected one of `ES256`, `ES384`, `EdDSA`, `PS256`, `PS384`, `PS512`, `RS256`, `RS384`, `RS512`
       |
     4 | algorithms = ["none"]
       |               ^^^^^^
-    unknown variant `none`, expected one of `HS256`, `HS384`, `HS512`, `ES256`, `ES384`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `EdDSA`
-
-    /issuers.toml:2: leeway_seconds must be at most 300
-    /issuers.toml:2: jwks_url and jwks_file are mutually exclusive
-    /issuers.toml:6: the issuer https://a.example is configured twice
-    /issuers.toml:2: the issuer "a.example" is not a URL, so its keys cannot be located: set jwks_url or jwks_file
-    /issuers.toml:3: http://a.example/ is not https; set allow_private_addresses to allow http
-    /issuers.toml:2: an issuer must be a value of the claim `iss` without #
-    /issuers.toml:2: http://a.example/keys is not https; set allow_private_addresses to allow http
-    /issuers.toml: TOML parse error at line 3, column 17
+    /issuers.toml:4:18: must be from 0 to 300
+      |
+    4 | leeway_seconds = 3600
+      |                  ^^^^
+    /issuers.toml:3:13: jwks_url and jwks_file are mutually exclusive
+      |
+    3 | jwks_file = "keys.json"
+      |             ^^^^^^^^^^^
+    /issuers.toml:6:10: the issuer https://a.example is configured twice
+      |
+    6 | issuer = "https://a.example"
+      |          ^^^^^^^^^^^^^^^^^^^
+    /issuers.toml:2:10: the issuer "a.example" is not a URL, so its keys cannot be located: set jwks_url or jwks_file
+      |
+    2 | issuer = "a.example"
+      |          ^^^^^^^^^^^
+    /issuers.toml:3:10: http://a.example/ is not https; set allow_private_addresses to allow http
+      |
+    3 | issuer = "http://a.example"
+      |          ^^^^^^^^^^^^^^^^^^
+    /issuers.toml:2:10: an issuer must be a value of the claim `iss` without #
+      |
+    2 | issuer = "https://a.example#b"
+      |          ^^^^^^^^^^^^^^^^^^^^^
+    /issuers.toml:3:12: http://a.example/keys is not https; set allow_private_addresses to allow http
+      |
+    3 | jwks_url = "http://a.example/keys"
+      |            ^^^^^^^^^^^^^^^^^^^^^^^
+    /issuers.toml:3:17: expected the path of a claim, or an array of them
       |
     3 | claims.groups = 1
       |                 ^
-    expected the path of a claim, or a list of them
-
-    /issuers.toml:2: claims.tenant_prefix must not be empty: omit it for no prefix
-    /issuers.toml:2: tenants must be names, or only "*" for any
-    /issuers.toml:2: introspection needs client_secret_file or client_secret_env
-    /issuers.toml:2: the environment variable NO_SUCH_VARIABLE is not set
-    /issuers.toml:5: only one issuer may have introspection: opaque tokens do not name their issuer
-    /issuers.toml:2: audiences are missing: Google's tokens name OAuth client ids
+    /issuers.toml:3:24: claims.tenant_prefix must not be empty: omit it for no prefix
+      |
+    3 | claims.tenant_prefix = ""
+      |                        ^^
+    /issuers.toml:3:20: tenants must be names, or only "*" for any
+      |
+    3 | tenants = ["acme", "*"]
+      |                    ^^^
+    /issuers.toml:3:25: introspection needs client_secret_file or client_secret_env
+      |
+    3 | introspection = { url = "https://a.example/i", client_id = "c" }
+      |                         ^^^^^^^^^^^^^^^^^^^^^
+    /issuers.toml:3:85: the environment variable NO_SUCH_VARIABLE is not set
+      |
+    3 | introspection = { url = "https://a.example/i", client_id = "c", client_secret_env = "NO_SUCH_VARIABLE" }
+      |                                                                                     ^^^^^^^^^^^^^^^^^^
+    /issuers.toml:6:25: only one issuer may have introspection: opaque tokens do not name their issuer
+      |
+    6 | introspection = { url = "https://a.example/i", client_id = "c", client_secret_file = "keys.json" }
+      |                         ^^^^^^^^^^^^^^^^^^^^^
+    /issuers.toml:2:10: audiences are missing: Google's tokens name OAuth client ids
+      |
+    2 | issuer = "https://accounts.google.com"
+      |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     "#);
+}
+
+#[tokio::test]
+async fn a_reload_applies_what_changed_and_keeps_the_keys_of_the_rest() {
+    let signed = Signed::new();
+    let (a, b) = (issuer("a", "keys.json"), issuer("b", "keys.json"));
+    let verifier = signed.verifier(&format!("{a}{b}"));
+    let header = json!({ "alg": "RS256", "kid": KEY_ID });
+    let token = |name: &str| signed.sign(&header, &claims(name));
+    let (of_a, of_b) = (token("a"), token("b"));
+    let verify = async |token: &str| verifier.verify(token, EDGE, client_network()).await;
+    verify(&of_a).await.unwrap();
+    verify(&of_b).await.unwrap();
+    let reload = |text: &str| {
+        verifier.issuers.reload(&ConfigText::new(signed.folder.path().join("issuers.toml"), text))
+    };
+    // From now on no keys can be fetched.
+    fs::remove_file(signed.folder.path().join("keys.json")).unwrap();
+    let (epoch, before) = (verifier.issuers.epoch(), verifier.issuers.get("https://a.example"));
+
+    assert!(!reload(&format!("# A comment.\n{b}{a}")).unwrap());
+    for invalid in ["", &a.repeat(2), "[[issuers]]\nissuer = 1\n"] {
+        reload(invalid).unwrap_err();
+    }
+    assert_eq!(verifier.issuers.epoch(), epoch, "nothing changed");
+    verify(&of_b).await.unwrap();
+
+    // `b` ends, with the task that refreshes its keys. `a` is as it was.
+    let removed = Arc::downgrade(&verifier.issuers.get("https://b.example").unwrap());
+    assert!(reload(&format!("{a}{}", issuer("c", "more.json"))).unwrap());
+    assert!(matches!(verify(&of_b).await, Err(TokenError::Issuer)));
+    assert!(removed.upgrade().is_none());
+    let after = verifier.issuers.get("https://a.example").unwrap();
+    assert!(Arc::ptr_eq(&after, &before.unwrap()));
+    verify(&of_a).await.unwrap();
+    assert!(matches!(verify(&token("c")).await, Err(TokenError::Keys(_))));
+
+    // `a` changes, but for its keys.
+    assert!(reload(&format!("{a}audiences = [\"another\"]\n")).unwrap());
+    assert!(matches!(verify(&of_a).await, Err(TokenError::Audience)));
+    assert!(reload(&a).unwrap());
+    verify(&of_a).await.unwrap();
+    assert!(reload(&issuer("a", "more.json")).unwrap());
+    assert!(matches!(verify(&of_a).await, Err(TokenError::Keys(_))));
 }

@@ -62,31 +62,32 @@ fn an_invalid_membership_is_rejected_with_its_line() {
     let messages: Vec<_> =
         invalid.iter().map(|members| with_members(PERMIT, members).unwrap_err()).collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
-    policies/entities/people.json:1:2: the id of a User is <issuer>#<subject>
+    policies/entities/people.json:1:11: the id of a User is <issuer>#<subject>
       |
     1 | [{ "uid": { "type": "User", "id": "alice" }, "parents": [] }]
-      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: attributes come from the token; only parents may be given here
+      |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:57: attributes come from the token; only parents may be given here
       |
     1 | [{ "uid": { "type": "User", "id": "i#alice" }, "attrs": { "mfa": true }, "parents": [] }]
-      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: a parent must be a Group or a Role, not Tenant
+      |                                                         ^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:60: a parent must be a Group or a Role, not Tenant
       |
     1 | [{ "uid": { "type": "User", "id": "i#alice" }, "parents": [{ "type": "Tenant", "id": "acme" }] }]
-      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: a member must be a User, Workload, Group or Role, not Service
+      |                                                            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:11: a member must be a User, Workload, Group or Role, not Service
       |
     1 | [{ "uid": { "type": "Service", "id": "code" }, "parents": [] }]
-      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: entity does not conform to the schema: `Group::"a"` is not allowed to have an ancestor of type `Role` according to the schema
+      |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:11: entity does not conform to the schema: `Group::"a"` is not allowed to have an ancestor of type `Role` according to the schema
       |
     1 | [{ "uid": { "type": "Group", "id": "a" }, "parents": [{ "type": "Role", "id": "r" }] }]
-      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: unknown field `parnts`, expected one of `uid`, `attrs`, `parents`
+      |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:43: unknown field `parnts`, expected one of `uid`, `attrs`, `parents`
       |
     1 | [{ "uid": { "type": "Group", "id": "a" }, "parnts": [] }]
-      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: this is not a JSON list of entities: EOF while parsing an object
+      |                                           ^^^^^^^^
+      help: did you mean `parents`?
+    policies/entities/people.json:1:2: invalid JSON: EOF while parsing an object
       |
     1 | [{
       |  ^

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::namespace::Namespace;
+use drawbridge_config::Namespace;
 
 /// The kinds of names that services claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,17 +1,12 @@
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use drawbridge_config::{ConfigText, Namespace, edge::LockMode};
 use drawbridge_contract::Contract;
-use drawbridge_runtime::ConfigText;
 use drawbridge_transport::BalancedChannel;
 use prost_reflect::DescriptorPool;
 
 use super::NameKind;
-use crate::{
-    catalog::{
-        Catalog, CatalogConfig, CatalogLock, LockEnforcer, LockMode, read_contract, testdata,
-    },
-    namespace::Namespace,
-};
+use crate::catalog::{Catalog, CatalogConfig, CatalogLock, LockEnforcer, read_contract, testdata};
 
 /// A contract with one service whose methods have these options.
 fn contract(namespace: &str, methods: &[(&str, String)]) -> Contract {
@@ -21,21 +16,10 @@ fn contract(namespace: &str, methods: &[(&str, String)]) -> Contract {
             format!("rpc {method}(Text) returns (Text) {{ option (drawbridge.mcp.v1.{option}; }}\n")
         })
         .collect();
-    let source = format!(
-        "syntax = \"proto3\"; package test.{namespace};\n\
-         import \"drawbridge/mcp/v1/options.proto\";\n\
-         import \"drawbridge/mcp/v1/content.proto\";\n\
-         message Text {{ string id = 1; drawbridge.mcp.v1.CompletionArgument argument = 2; }}\n\
-         service Offers {{\n\
-         option (drawbridge.mcp.v1.service) = {{ namespace: \"{namespace}\" }};\n{rpcs} }}"
-    );
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join(format!("{namespace}.proto"));
-    std::fs::write(&file, source).unwrap();
-    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/proto");
-    let mut compiler = protox::Compiler::new([folder.path(), &protos]).unwrap();
-    compiler.include_imports(true).open_file(&file).unwrap();
-    let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap();
+    let messages =
+        "message Text { string id = 1; drawbridge.mcp.v1.CompletionArgument argument = 2; }";
+    let descriptors = testdata::descriptor_set(namespace, messages, &rpcs);
+    let pool = DescriptorPool::decode(descriptors.as_slice()).unwrap();
     Contract { pool, services: vec![format!("test.{namespace}.Offers")] }
 }
 

@@ -83,15 +83,26 @@ fn an_invalid_config_edit_changes_nothing() {
         let edge = TestEdge::start(Services::new(), Some(&fixture.path()), NO_POLL).await;
         metric(1).await;
         edge.wait_tools(&["code_search"]).await;
-        for broken in [
-            format!("{}urls = 1\n", entry("other", &other)),
-            format!(
-                "{}[[services]]\nnamespace = \"more\"\nurls = [\"https://more\"]\n",
-                entry("other", &other)
+        for (broken, noted) in [
+            (
+                format!("{}urls = 1\n", entry("other", &other)),
+                "edge.toml is invalid: see the log for the mistake in line 4",
+            ),
+            (
+                format!(
+                    "{}[[services]]\nnamespace = \"more\"\nurls = [\"https://more\"]\n",
+                    entry("other", &other)
+                ),
+                "the config file cannot be used: see the log",
             ),
         ] {
             fixture.write(&broken);
             metric(0).await;
+            // The note in `/readyz`.
+            let readiness = edge.builder.readiness();
+            while !readiness.notes().get("config").is_some_and(|note| note.ends_with(noted)) {
+                tokio::time::sleep(QUICK).await;
+            }
             assert_eq!(edge.tools(), ["code_search"]);
             assert_eq!(edge.builder.readiness().reason(), None);
             fixture.write(&good);
@@ -110,7 +121,7 @@ fn an_invalid_config_edit_changes_nothing() {
         tokio::time::timeout(PATIENCE, tokio::spawn(scenario)).await.unwrap().unwrap();
     });
     let log = log();
-    assert!(log.contains("edge.toml: TOML parse error at line 4, column 1"), "{log}");
+    assert!(log.contains("edge.toml:4:1: duplicate key"), "{log}");
     assert!(
         log.contains("cannot use https://more/: https between services needs a certificate"),
         "{log}"

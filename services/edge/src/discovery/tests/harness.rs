@@ -21,9 +21,10 @@ use tonic_health::{
 };
 
 use crate::{
-    catalog::{Catalog, Catalogs},
+    catalog::{Catalog, Catalogs, testdata},
     config::{ConfigFile, Reloadable, Services, from_flags},
     discovery::{Discovery, PollIntervals},
+    keys::EdgeKeys,
     traffic::cache::Cache,
     traffic::limits::RateLimiter,
 };
@@ -47,20 +48,7 @@ pub(super) fn contract(namespace: &str, methods: &[&str]) -> Vec<u8> {
             )
         })
         .collect();
-    let source = format!(
-        "syntax = \"proto3\"; package test.{namespace}; \
-         import \"drawbridge/mcp/v1/options.proto\"; \
-         message Nothing {{}}\n\
-         service Offers {{\n\
-         option (drawbridge.mcp.v1.service) = {{ namespace: \"{namespace}\" }};\n{rpcs} }}"
-    );
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join(format!("{namespace}.proto"));
-    std::fs::write(&file, source).unwrap();
-    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/proto");
-    let mut compiler = protox::Compiler::new([folder.path(), &protos]).unwrap();
-    compiler.include_imports(true).open_file(&file).unwrap();
-    compiler.encode_file_descriptor_set()
+    testdata::descriptor_set(namespace, "message Nothing {}", &rpcs)
 }
 
 /// A service with reflection and health but without its methods: discovery calls none.
@@ -165,15 +153,10 @@ impl TestEdge {
         file: Option<&Path>,
         contract_poll: Duration,
     ) -> Self {
-        let intervals = PollIntervals {
-            file: QUICK,
-            contract: contract_poll,
-            retry_first: QUICK,
-            retry_max: QUICK,
-        };
+        let intervals = PollIntervals { contract: contract_poll, settle: QUICK };
         let (catalogs, builder) = (Arc::<Catalogs>::default(), ServiceBuilder::new());
         let limits = Arc::new(RateLimiter::new(None).unwrap());
-        let (cache, _) = Cache::new(&"secret".into(), None).unwrap();
+        let (cache, _) = Cache::new(EdgeKeys::for_tests("secret").cache, None).unwrap();
         let (calls, controller, guards) = (Arc::default(), Arc::default(), Arc::default());
         let reloadable = Reloadable { limits, cache: cache.into(), calls, controller, guards };
         let discovery =

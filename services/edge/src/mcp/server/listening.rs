@@ -77,12 +77,13 @@ impl McpServer {
         let reader = stream.open_reader(last).ok_or(Refusal::EventId)?;
         if let Some((replicas, location, item)) = original {
             let (reauthorizer, budget) = (admission.reauthorizer.clone(), admission.budget.clone());
-            tokio::spawn(replicas.follow(location, item, stream, reauthorizer, budget));
+            let following = replicas.follow(location, item, stream, reauthorizer, budget);
+            self.handler.tasks.spawn(following);
         }
         let lease =
             StreamLease::new(authorizations, admission.grant.epoch, admission.grant.expires_at);
         let (session, first) = (Some(session), Some(sse::opening_comment()));
-        let stopping = Some(self.stopping.clone());
+        let stopping = Some(self.handler.tasks.stopping());
         let body = self.body(reader, SendPermission::Listening(lease), is_call);
         let budget = Some(admission.budget.clone());
         Ok(EventBody { first, session, budget, _slot: slot, stopping, ..body }.into_response())
@@ -166,7 +167,8 @@ impl McpServer {
         };
         let reader = stream.open_reader(None).ok_or(Refusal::EventId)?;
         let body = self.body(reader, SendPermission::Listening(lease), false);
-        let (work, stopping) = (Some(futures::FutureExt::boxed(work)), Some(self.stopping.clone()));
+        let (work, stopping) =
+            (Some(futures::FutureExt::boxed(work)), Some(self.handler.tasks.stopping()));
         Ok(EventBody { work, last, _slot: slot, stopping, ..body }.into_response())
     }
 }

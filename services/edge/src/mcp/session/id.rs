@@ -7,7 +7,6 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_runtime::length_prefixed;
 use http::HeaderValue;
-use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 const ID_BYTES: usize = 16;
@@ -64,10 +63,8 @@ impl SlotOwner {
 pub(super) struct SessionIdSigner(hmac::Key);
 
 impl SessionIdSigner {
-    pub(super) fn new(secret: &SecretString) -> Self {
-        // The label separates this key from other keys that are derived from the secret.
-        let key = format!("drawbridge session id 2\0{}", secret.expose_secret());
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))
+    pub(super) fn new(key: hmac::Key) -> Self {
+        Self(key)
     }
 
     /// The id as its client receives it, with its MAC.
@@ -115,8 +112,13 @@ impl SessionIdSigner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::EdgeKeys;
 
     const RESOURCE: &str = "https://edge.example/mcp";
+
+    fn signer(secret: &str) -> SessionIdSigner {
+        SessionIdSigner::new(EdgeKeys::for_tests(secret).mcp.sessions.ids)
+    }
 
     fn alice() -> auth::Principal {
         auth::Principal {
@@ -130,8 +132,7 @@ mod tests {
 
     #[test]
     fn a_session_id_is_bound_to_principal_tenant_client_and_endpoint_on_every_replica() {
-        let (one, replica) =
-            (SessionIdSigner::new(&"one".into()), SessionIdSigner::new(&"one".into()));
+        let (one, replica) = (signer("one"), signer("one"));
         let id = SessionId::random();
         let header = one.sign(id, &alice(), RESOURCE).unwrap();
         assert_eq!(replica.verify(&header, &alice(), RESOURCE), Some(id));
@@ -151,7 +152,7 @@ mod tests {
             assert_eq!(replica.verify(&header, &other, RESOURCE), None, "{other:?}");
         }
         assert_eq!(replica.verify(&header, &alice(), "https://edge.example/mcp/code"), None);
-        assert_eq!(SessionIdSigner::new(&"two".into()).verify(&header, &alice(), RESOURCE), None);
+        assert_eq!(signer("two").verify(&header, &alice(), RESOURCE), None);
     }
 
     #[test]
@@ -160,11 +161,7 @@ mod tests {
             ["", "abc", "abc.", ".", "abc.AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA.!!"]
         {
             let id = HeaderValue::from_str(id).unwrap();
-            assert_eq!(
-                SessionIdSigner::new(&"one".into()).verify(&id, &alice(), RESOURCE),
-                None,
-                "{id:?}"
-            );
+            assert_eq!(signer("one").verify(&id, &alice(), RESOURCE), None, "{id:?}");
         }
     }
 

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::hmac;
 use drawbridge_proto::auth::v1 as auth;
 use futures::{StreamExt as _, stream};
 use http::HeaderValue;
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     id::SessionIdSigner,
     store::{SessionState, SessionStore, StoredSession},
 };
-use crate::{mcp::events::StreamEvent, refusal::Refusal};
+use crate::{mcp::events::StreamEvent, metrics, refusal::Refusal};
 
 /// How often idle sessions are removed, and busy ones looked up: they may have ended on another
 /// replica.
@@ -115,7 +115,7 @@ pub(in crate::mcp) struct SessionRegistry {
 
 impl SessionRegistry {
     pub(in crate::mcp) fn new(
-        secret: &SecretString,
+        id_key: hmac::Key,
         slots: Arc<Slots>,
         idle: Duration,
         store: Option<Arc<SessionStore>>,
@@ -123,7 +123,7 @@ impl SessionRegistry {
         let (sessions, unsent_ends, last_scan) =
             (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
         Self {
-            signer: SessionIdSigner::new(secret),
+            signer: SessionIdSigner::new(id_key),
             sessions,
             slots,
             store,
@@ -261,7 +261,7 @@ impl SessionRegistry {
 
     async fn sweep(&self) {
         self.drop_idle();
-        metrics::gauge!("mcp_server_sessions").set(self.slots.count());
+        metrics::SESSIONS.get().set(self.slots.count());
         let Some(store) = &self.store else { return };
         let unsent_ends = std::mem::take(&mut *self.unsent_ends());
         for id in unsent_ends {
@@ -304,7 +304,11 @@ pub(in crate::mcp) async fn sweep(sessions: Arc<SessionRegistry>, stopping: Canc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::revision::ProtocolRevision;
+    use crate::{keys::EdgeKeys, mcp::revision::ProtocolRevision};
+
+    fn id_key() -> hmac::Key {
+        EdgeKeys::for_tests("one").mcp.sessions.ids
+    }
 
     fn state() -> SessionState {
         SessionState::new(ProtocolRevision::November2025, &Default::default())
@@ -317,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn sessions_are_limited_per_principal_and_in_all_and_ended_ones_free_their_slots() {
         let slots = Slots::new("sessions", 3, 2);
-        let sessions = SessionRegistry::new(&"one".into(), slots, Duration::from_secs(60), None);
+        let sessions = SessionRegistry::new(id_key(), slots, Duration::from_secs(60), None);
         let (alice, bob) = (principal("alice"), principal("bob"));
         let first = sessions.open(&alice, "", state()).await.unwrap();
         sessions.open(&alice, "", state()).await.unwrap();
@@ -336,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn idle_sessions_free_their_slots() {
         let slots = Slots::new("sessions", 1, 1);
-        let sessions = SessionRegistry::new(&"one".into(), slots, Duration::ZERO, None);
+        let sessions = SessionRegistry::new(id_key(), slots, Duration::ZERO, None);
         let alice = principal("alice");
         let first = sessions.open(&alice, "", state()).await.unwrap();
         sessions.open(&alice, "", state()).await.unwrap();
@@ -355,7 +359,7 @@ mod tests {
     async fn an_idle_session_costs_less_than_20_kib() {
         const COUNT: usize = 50_000;
         let slots = Slots::new("sessions", COUNT, COUNT);
-        let sessions = SessionRegistry::new(&"one".into(), slots, Duration::from_secs(60), None);
+        let sessions = SessionRegistry::new(id_key(), slots, Duration::from_secs(60), None);
         let before = resident();
         for number in 0..COUNT {
             sessions.open(&principal(&number.to_string()), "", state()).await.unwrap();

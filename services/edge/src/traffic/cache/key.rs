@@ -2,24 +2,19 @@
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use drawbridge_contract::dynamic;
 use drawbridge_runtime::length_prefixed;
 use drawbridge_transport::transaction_token::{
     Actor, SubjectFacts, TransactionClaims, TransactionContext,
 };
-use prost_reflect::{DynamicMessage, SerializeOptions};
+use prost_reflect::DynamicMessage;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::rule::{CacheRule, SharingScope};
 
 /// Changes whenever the contents of an entry or a key change.
-const FORMAT: &[u8] = b"1";
-/// 64-bit integers are strings: in RFC 8785 numbers are doubles, so two integers could collide.
-const JSON: SerializeOptions = SerializeOptions::new()
-    .use_proto_field_name(true)
-    .skip_default_fields(false)
-    .stringify_64_bit_integers(true);
+const FORMAT: &[u8] = b"2";
 
 /// A keyed digest, which reveals neither caller nor arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,12 +53,8 @@ pub(super) struct KeyInput<'a> {
 pub(super) struct KeyDeriver(hmac::Key);
 
 impl KeyDeriver {
-    pub(super) fn new(secret: &SecretString) -> Self {
-        // The label separates this key from others derived from the same secret.
-        let key = Sha256::new()
-            .chain_update(b"drawbridge cache keys\0")
-            .chain_update(secret.expose_secret());
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &key.finalize()))
+    pub(super) fn new(key: hmac::Key) -> Self {
+        Self(key)
     }
 
     /// The key of this call while its tags are in these generations. `None`: the message has no
@@ -85,10 +76,10 @@ impl KeyDeriver {
     }
 }
 
-/// A message as canonical JSON (RFC 8785).
+/// A message as canonical JSON (RFC 8785). Its 64-bit integers are strings where a double could not
+/// hold them, so no two messages have the same form.
 fn canonical(message: &DynamicMessage) -> Option<Vec<u8>> {
-    let json = message.serialize_with_options(serde_json::value::Serializer, &JSON).ok()?;
-    serde_json_canonicalizer::to_vec(&json).ok()
+    serde_json_canonicalizer::to_vec(&dynamic::to_json(message).ok()?).ok()
 }
 
 /// Who shares a result, encoded.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use moka::{Expiry, notification::RemovalCause, sync::Cache};
 
 use super::key::CacheKey;
+use crate::metrics::CACHE_EVICTED;
 
 /// Approximate memory of an entry besides its bytes.
 const OVERHEAD_BYTES: u32 = 256;
@@ -110,7 +111,7 @@ fn bounded(bytes_max: u64) -> Cache<CacheKey, CacheEntry> {
     };
     let evicted = |_, _, cause| {
         if cause == RemovalCause::Size {
-            metrics::counter!("edge_cache_evicted_total").increment(1);
+            CACHE_EVICTED.get().increment(1);
         }
     };
     Cache::builder()

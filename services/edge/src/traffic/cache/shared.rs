@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use drawbridge_runtime::{Redis, RedisBreaker, RedisUnavailable, error_chain};
+use drawbridge_runtime::{Redis, RedisConnection, RedisUnavailable, error_chain};
 use redis::{AsyncCommands as _, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use secrecy::SecretString;
 
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Redis, over one connection. A lost connection is not reused: Redis may have lost data meanwhile,
 /// which the tag watcher must handle first.
 pub(super) struct RedisStore {
-    redis: RedisBreaker,
+    redis: RedisConnection,
     timeout_ms: AtomicU64,
     /// Until when lookups skip Redis.
     paused_until: ArcSwapOption<Instant>,
@@ -52,7 +52,7 @@ impl RedisStore {
         timeout: Duration,
     ) -> Result<Self, RedisError> {
         Ok(Self {
-            redis: RedisBreaker::new(url, RESPONSE_TIMEOUT)?,
+            redis: RedisConnection::new(url, RESPONSE_TIMEOUT)?,
             timeout_ms: AtomicU64::new(millis(timeout)),
             paused_until: ArcSwapOption::empty(),
             sealer,
@@ -74,11 +74,11 @@ impl RedisStore {
     }
 
     pub(super) fn turn_on(&self, connection: Redis) {
-        self.redis.restore(connection);
+        self.redis.set(connection);
     }
 
     pub(super) fn turn_off(&self) {
-        self.redis.trip();
+        self.redis.clear();
     }
 
     /// The entry of this key. Redis expires it by its own clock; its age is `lifetime` less the
@@ -155,21 +155,23 @@ impl RedisStore {
         self.query(command, timeout).await?.ok()
     }
 
-    /// Runs a command. `None` while the circuit breaker is open.
+    /// Runs a command. `None` while Redis is unavailable.
     async fn query<T: FromRedisValue>(
         &self,
         command: &Pipeline,
         timeout: Duration,
     ) -> Option<Result<T, RedisUnavailable>> {
-        let connection = self.redis.connection()?;
+        let connection = self.redis.get()?;
         let mut connection_clone = Redis::clone(&connection);
-        let error =
-            match RedisBreaker::wait_for_reply(timeout, command.query_async(&mut connection_clone))
-                .await
-            {
-                Ok(reply) => return Some(Ok(reply)),
-                Err(error) => error,
-            };
+        let error = match RedisConnection::wait_for_reply(
+            timeout,
+            command.query_async(&mut connection_clone),
+        )
+        .await
+        {
+            Ok(reply) => return Some(Ok(reply)),
+            Err(error) => error,
+        };
         tracing::debug!(error = %error_chain(&error), "Redis command failed");
         // A timeout, or a full Redis, does not mean that the connection is lost.
         let is_lost = match &error {
@@ -177,7 +179,7 @@ impl RedisStore {
             _ => false,
         };
         if is_lost {
-            self.redis.trip_if_current(&connection);
+            self.redis.clear_if_current(&connection);
         }
         Some(Err(error))
     }

@@ -16,12 +16,12 @@ use arc_swap::ArcSwap;
 use drawbridge_runtime::Redis;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{rule::CacheTag, shared::RedisStore};
+use crate::metrics::{CACHE_INVALIDATIONS, CACHE_REDIS_AVAILABLE};
 
 /// How often Redis is read.
 const READ_EVERY: Duration = Duration::from_millis(200);
@@ -160,7 +160,7 @@ pub(crate) struct TagWatcher {
     current: KnownGenerations,
     /// Tags of writes that may still be carried out, and until when.
     pending_writes: HashMap<CacheTag, Instant>,
-    connecting: Option<JoinHandle<Option<Redis>>>,
+    connecting: Option<AbortOnDropHandle<Option<Redis>>>,
     /// Whether Redis may lack generations that this replica has begun.
     has_unsaved: bool,
 }
@@ -217,8 +217,7 @@ impl TagWatcher {
             }
         }
         for (tag, _) in &begun {
-            metrics::counter!("edge_cache_invalidations_total", "tag" => tag.to_string())
-                .increment(1);
+            CACHE_INVALIDATIONS.with([tag.to_string().into()]).increment(1);
         }
         self.current.generations.extend(begun);
         self.publish();
@@ -269,7 +268,7 @@ impl TagWatcher {
         if self.current.state != SyncState::Unavailable {
             self.current.state = SyncState::Unavailable;
             self.publish();
-            metrics::gauge!("edge_cache_redis_available").set(0);
+            CACHE_REDIS_AVAILABLE.get().set(0);
             tracing::warn!(
                 "Redis is unavailable: tagged results are not cached, others on this replica only"
             );
@@ -282,7 +281,8 @@ impl TagWatcher {
             Some(connecting) => return self.connecting = Some(connecting),
             None => {
                 let shared = Arc::clone(shared);
-                return self.connecting = Some(tokio::spawn(async move { shared.connect().await }));
+                let connecting = tokio::spawn(async move { shared.connect().await });
+                return self.connecting = Some(AbortOnDropHandle::new(connecting));
             }
         };
         let Some(connection) = connection else { return };
@@ -292,7 +292,7 @@ impl TagWatcher {
         let is_saved = !self.has_unsaved || shared.set_tags(&[(ERA, &random())]).await;
         if is_saved && self.read(shared).await {
             self.has_unsaved = false;
-            metrics::gauge!("edge_cache_redis_available").set(1);
+            CACHE_REDIS_AVAILABLE.get().set(1);
             tracing::info!("Redis is available: results are cached there");
         } else {
             shared.turn_off();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::*;
-use crate::catalog::testdata;
+use crate::{catalog::testdata, keys::EdgeKeys};
 
 mod keys;
 
@@ -66,7 +66,7 @@ fn bytes_of(message: &DynamicMessage) -> Bytes {
 }
 
 fn without_redis() -> Arc<Cache> {
-    let (cache, watcher) = Cache::new(&"secret".into(), None).unwrap();
+    let (cache, watcher) = Cache::new(EdgeKeys::for_tests("secret").cache, None).unwrap();
     tokio::spawn(watcher.run(CancellationToken::new()));
     Arc::new(cache)
 }
@@ -237,7 +237,8 @@ impl Redis {
 
     async fn replica(&self) -> Arc<Cache> {
         let url = format!("redis+unix://{}", self.folder.path().join("redis.sock").display());
-        let (cache, watcher) = Cache::new(&"secret".into(), Some(&url.into())).unwrap();
+        let (cache, watcher) =
+            Cache::new(EdgeKeys::for_tests("secret").cache, Some(&url.into())).unwrap();
         cache.set(CacheSettings { redis_timeout: PATIENCE, ..CacheSettings::default() });
         tokio::spawn(watcher.run(CancellationToken::new()));
         let cache = Arc::new(cache);

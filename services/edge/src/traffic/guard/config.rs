@@ -2,77 +2,36 @@
 
 use std::collections::BTreeSet;
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
-use serde::Deserialize;
-use toml::Spanned;
+use drawbridge_config::{
+    Mistakes, Spanned,
+    edge::{GuardEntry, GuardKindName},
+};
 
 use super::{
     Guard, GuardKind, GuardRules, GuardScope,
-    redact::{CustomPattern, PatternClass, Redactor},
-    size::{BYTES_MIN, SizeCap},
+    redact::{CustomPattern, Redactor},
+    size::SizeCap,
 };
 
 const GUARDS_MAX: usize = 32;
 const PATTERNS_MAX: usize = 64;
 const PATTERN_BYTES_MAX: usize = 1024;
-const NAME_BYTES_MAX: usize = 64;
 const REPLACEMENT_BYTES_MAX: usize = 128;
-/// No response of a tool service is larger.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// `[[guard]]`: one guard.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct GuardEntry {
-    kind: Spanned<KindName>,
-    /// For `redact`: built-in classes.
-    #[serde(default)]
-    redact: Vec<PatternClass>,
-    /// For `redact`: custom patterns.
-    #[serde(default)]
-    patterns: Vec<PatternEntry>,
-    /// For `size`.
-    bytes_max: Option<Spanned<u64>>,
-    /// The tools, resources and prompts to which it applies. Absent: all.
-    only: Option<BTreeSet<String>>,
-    /// Items to which it does not apply.
-    #[serde(default)]
-    except: BTreeSet<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KindName {
-    Strip,
-    Redact,
-    Size,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PatternEntry {
-    name: Spanned<String>,
-    pattern: Spanned<String>,
-    replacement: Option<Spanned<String>>,
-}
 
 impl GuardRules {
-    /// Reads the guards of the config file.
-    pub(crate) fn new(text: &ConfigText, entries: &[GuardEntry]) -> Result<Self, ConfigTextError> {
+    /// The guards of the config file.
+    pub(crate) fn new(entries: &[GuardEntry], mistakes: &mut Mistakes<'_>) -> Self {
         if let Some(entry) = entries.get(GUARDS_MAX) {
-            return Err(text.error_at(
-                entry.kind.span().start,
-                format!("there are more than {GUARDS_MAX} guards"),
-            ));
+            mistakes.push(entry.kind.span(), format!("there are more than {GUARDS_MAX} guards"));
         }
-        let guards = entries.iter().map(|entry| guard(text, entry)).collect::<Result<_, _>>()?;
+        let guards = entries.iter().map(|entry| guard(entry, mistakes)).collect();
         for pair in entries.windows(2) {
-            let (first, second) = (pair[0].kind.get_ref(), pair[1].kind.get_ref());
+            let (first, second) = (*pair[0].kind, *pair[1].kind);
             let consequence = match (first, second) {
-                (KindName::Redact | KindName::Size, KindName::Strip) => {
+                (GuardKindName::Redact | GuardKindName::Size, GuardKindName::Strip) => {
                     "text that invisible characters split is not matched"
                 }
-                (KindName::Size, KindName::Redact) => {
+                (GuardKindName::Size, GuardKindName::Redact) => {
                     "text that the size cap splits is not matched"
                 }
                 _ => continue,
@@ -83,105 +42,95 @@ impl GuardRules {
                 "guards apply in the order of the config file; with this order, {consequence}"
             );
         }
-        Ok(Self { guards })
+        Self { guards }
     }
 }
 
-fn guard(text: &ConfigText, entry: &GuardEntry) -> Result<Guard, ConfigTextError> {
-    let name = *entry.kind.get_ref();
-    let invalid = |problem: &str| Err(text.error_at(entry.kind.span().start, problem));
-    if name != KindName::Redact && !(entry.redact.is_empty() && entry.patterns.is_empty()) {
-        return invalid("only a guard of kind `redact` may have `redact` and `patterns`");
+fn guard(entry: &GuardEntry, mistakes: &mut Mistakes<'_>) -> Guard {
+    let name = *entry.kind;
+    let mut invalid = |problem: &str| mistakes.push_combined(entry.kind.span(), problem);
+    let has_patterns = !(entry.redact.is_empty() && entry.patterns.is_empty());
+    match name {
+        GuardKindName::Redact if !has_patterns => {
+            invalid("a guard of kind `redact` requires `redact` or `patterns`");
+        }
+        GuardKindName::Strip | GuardKindName::Size if has_patterns => {
+            invalid("only a guard of kind `redact` may have `redact` and `patterns`");
+        }
+        _ => {}
     }
-    if name != KindName::Size && entry.bytes_max.is_some() {
-        return invalid("only a guard of kind `size` may have `bytes_max`");
+    match (name, &entry.bytes_max) {
+        (GuardKindName::Size, None) => invalid("a guard of kind `size` requires `bytes_max`"),
+        (GuardKindName::Strip | GuardKindName::Redact, Some(_)) => {
+            invalid("only a guard of kind `size` may have `bytes_max`");
+        }
+        _ => {}
     }
     if entry.only.as_ref().is_some_and(BTreeSet::is_empty) {
-        return invalid("`only` is empty, so the guard applies to no item");
+        invalid("`only` is empty, so the guard applies to no item");
     }
-    let kind = match (name, &entry.bytes_max) {
-        (KindName::Strip, _) => GuardKind::Strip,
-        (KindName::Redact, _) if entry.redact.is_empty() && entry.patterns.is_empty() => {
-            return invalid("a guard of kind `redact` requires `redact` or `patterns`");
+    let bytes_max = entry.bytes_max.as_ref().and_then(|bytes| usize::try_from(bytes.get()).ok());
+    let kind = match name {
+        GuardKindName::Strip => GuardKind::Strip,
+        GuardKindName::Redact => {
+            redactor(entry, mistakes).map_or(GuardKind::Strip, GuardKind::Redact)
         }
-        (KindName::Redact, _) => GuardKind::Redact(redactor(text, entry)?),
-        (KindName::Size, None) => return invalid("a guard of kind `size` requires `bytes_max`"),
-        (KindName::Size, Some(bytes_max)) => {
-            let bytes = usize::try_from(*bytes_max.get_ref()).ok();
-            let bytes =
-                bytes.filter(|bytes| *bytes >= BYTES_MIN && *bytes_max.get_ref() <= BYTES_MAX);
-            let problem = || format!("bytes_max must be from {BYTES_MIN} to {BYTES_MAX}");
-            GuardKind::Size(SizeCap(
-                bytes.ok_or_else(|| text.error_at(bytes_max.span().start, problem()))?,
-            ))
-        }
+        GuardKindName::Size => GuardKind::Size(SizeCap(bytes_max.unwrap_or(usize::MAX))),
     };
-    Ok(Guard { kind, scope: GuardScope { only: entry.only.clone(), except: entry.except.clone() } })
+    Guard { kind, scope: GuardScope { only: entry.only.clone(), except: entry.except.clone() } }
 }
 
-fn redactor(text: &ConfigText, entry: &GuardEntry) -> Result<Redactor, ConfigTextError> {
-    let invalid =
-        |place: std::ops::Range<usize>, problem: String| Err(text.error_at(place.start, problem));
+/// `None`: a mistake was reported.
+fn redactor(entry: &GuardEntry, mistakes: &mut Mistakes<'_>) -> Option<Redactor> {
     if entry.patterns.len() > PATTERNS_MAX {
-        return invalid(
-            entry.kind.span(),
-            format!("a guard may have at most {PATTERNS_MAX} patterns"),
-        );
+        let problem = format!("a guard may have at most {PATTERNS_MAX} patterns");
+        mistakes.push(entry.kind.span(), problem);
+        return None;
     }
-    for PatternEntry { name, pattern, replacement } in &entry.patterns {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if !(1..=NAME_BYTES_MAX).contains(&name.get_ref().len())
-            || !name.get_ref().bytes().all(allowed)
-        {
-            let problem = format!(
-                "invalid pattern name (expected 1 to {NAME_BYTES_MAX} of the characters \
-                 A-Z a-z 0-9 _ -)"
-            );
-            return invalid(name.span(), problem);
+    let mut is_valid = true;
+    for pattern in &entry.patterns {
+        let mut check = |text: &Spanned<String>, what: &str, bytes_max: usize| {
+            if text.len() > bytes_max {
+                mistakes.push(text.span(), format!("the {what} exceeds {bytes_max} bytes"));
+                is_valid = false;
+            }
+        };
+        check(&pattern.pattern, "pattern", PATTERN_BYTES_MAX);
+        if let Some(replacement) = &pattern.replacement {
+            check(replacement, "replacement", REPLACEMENT_BYTES_MAX);
         }
-        if pattern.get_ref().len() > PATTERN_BYTES_MAX {
-            return invalid(
-                pattern.span(),
-                format!("the pattern exceeds {PATTERN_BYTES_MAX} bytes"),
-            );
-        }
-        if let Some(replacement) = replacement
-            && replacement.get_ref().len() > REPLACEMENT_BYTES_MAX
-        {
-            return invalid(
-                replacement.span(),
-                format!("the replacement exceeds {REPLACEMENT_BYTES_MAX} bytes"),
-            );
-        }
+    }
+    if !is_valid {
+        return None;
     }
     let custom = entry.patterns.iter().map(|entry| CustomPattern {
-        name: entry.name.get_ref(),
-        pattern: entry.pattern.get_ref(),
-        replacement: entry.replacement.as_ref().map(|replacement| replacement.get_ref().as_str()),
+        name: entry.name.as_str(),
+        pattern: &entry.pattern,
+        replacement: entry.replacement.as_ref().map(|replacement| replacement.as_str()),
     });
-    Redactor::new(&entry.redact, &custom.collect::<Vec<_>>()).map_err(|(number, error)| {
-        let place =
-            entry.patterns.get(number).map_or(entry.kind.span(), |entry| entry.pattern.span());
-        text.error_at(place.start, format!("invalid pattern: {error}"))
-    })
+    let redactor = Redactor::new(&entry.redact, &custom.collect::<Vec<_>>());
+    redactor
+        .map_err(|errors| {
+            for (number, error) in errors {
+                let span = entry.patterns.get(number).map(|entry| entry.pattern.span());
+                // The last line of an error of `regex` is the reason; the others quote the pattern.
+                let error = error.to_string();
+                let reason = error.lines().last().unwrap_or_default();
+                let reason = reason.trim_start_matches("error: ");
+                let problem = format!("invalid pattern: {reason}");
+                mistakes.push(span.unwrap_or(entry.kind.span()), problem);
+            }
+        })
+        .ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Deserialize)]
-    struct GuardTables {
-        #[serde(default)]
-        guard: Vec<GuardEntry>,
-    }
+    use crate::traffic::testdata;
 
     fn read(text: &str) -> Result<GuardRules, String> {
-        let text = ConfigText::new("edge.toml", text);
-        let tables = text.parse::<GuardTables>();
-        tables
-            .and_then(|tables| GuardRules::new(&text, &tables.guard))
-            .map_err(|error| error.to_string())
+        testdata::read(text, |file, mistakes| GuardRules::new(&file.guard, mistakes))
     }
 
     #[test]
@@ -235,32 +184,58 @@ mod tests {
         ];
         let messages: Vec<_> = invalid.iter().map(|text| read(text).unwrap_err()).collect();
         insta::assert_snapshot!(messages.join("\n"), @r#"
-        edge.toml:2: a guard of kind `redact` requires `redact` or `patterns`
-        edge.toml: TOML parse error at line 2, column 8
+        edge.toml:2:8: a guard of kind `redact` requires `redact` or `patterns`
+          |
+        2 | kind = "redact"
+          |        ^^^^^^^^
+        edge.toml:2:8: unknown variant `sort`, expected one of `strip`, `redact`, `size`
           |
         2 | kind = "sort"
           |        ^^^^^^
-        unknown variant `sort`, expected one of `strip`, `redact`, `size`
-
-        edge.toml: TOML parse error at line 3, column 11
+        edge.toml:3:11: unknown variant `names`, expected one of `secrets`, `cards`, `iban`, `email`
           |
         3 | redact = ["names"]
           |           ^^^^^^^
-        unknown variant `names`, expected one of `secrets`, `cards`, `iban`, `email`
-
-        edge.toml:2: only a guard of kind `size` may have `bytes_max`
-        edge.toml:2: `only` is empty, so the guard applies to no item
-        edge.toml:4: invalid pattern: regex parse error:
-            (
-            ^
-        error: unclosed group
-        edge.toml:4: invalid pattern: it matches the empty text
-        edge.toml:4: invalid pattern: its replacement "[redacted:a]" would match again
-        edge.toml:4: invalid pattern name (expected 1 to 64 of the characters A-Z a-z 0-9 _ -)
-        edge.toml:2: only a guard of kind `redact` may have `redact` and `patterns`
-        edge.toml:2: a guard of kind `size` requires `bytes_max`
-        edge.toml:3: bytes_max must be from 256 to 16777216
-        edge.toml:3: bytes_max must be from 256 to 16777216
+        edge.toml:2:8: only a guard of kind `size` may have `bytes_max`
+          |
+        2 | kind = "redact"
+          |        ^^^^^^^^
+        edge.toml:2:8: `only` is empty, so the guard applies to no item
+          |
+        2 | kind = "redact"
+          |        ^^^^^^^^
+        edge.toml:4:27: invalid pattern: unclosed group
+          |
+        4 |   { name = "a", pattern = '(' },
+          |                           ^^^
+        edge.toml:4:27: invalid pattern: it matches the empty text
+          |
+        4 |   { name = "a", pattern = 'a*' },
+          |                           ^^^^
+        edge.toml:4:27: invalid pattern: its replacement "[redacted:a]" would match again
+          |
+        4 |   { name = "a", pattern = '[a-z]+' },
+          |                           ^^^^^^^^
+        edge.toml:4:12: invalid name: expected 1 to 64 of the characters A-Z a-z 0-9 _ -
+          |
+        4 |   { name = "a b", pattern = 'x' },
+          |            ^^^^^
+        edge.toml:2:8: only a guard of kind `redact` may have `redact` and `patterns`
+          |
+        2 | kind = "strip"
+          |        ^^^^^^^
+        edge.toml:2:8: a guard of kind `size` requires `bytes_max`
+          |
+        2 | kind = "size"
+          |        ^^^^^^
+        edge.toml:3:13: must be from 256 to 16777216
+          |
+        3 | bytes_max = 255
+          |             ^^^
+        edge.toml:3:13: must be from 256 to 16777216
+          |
+        3 | bytes_max = 99999999999
+          |             ^^^^^^^^^^^
         "#);
     }
 }

@@ -109,7 +109,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::traffic::guard::redact::{PatternClass, Redactor};
+    use crate::traffic::guard::redact::Redactor;
+    use drawbridge_config::edge::PatternClass;
 
     fn guarded(mut result: CallToolResult) -> serde_json::Value {
         let kind = GuardKind::Redact(

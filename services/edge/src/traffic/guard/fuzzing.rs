@@ -4,14 +4,11 @@
 
 use std::borrow::Cow;
 
+use drawbridge_config::edge::{GUARD_BYTES_MIN, PatternClass};
 use serde::de::IgnoredAny;
 
 use super::{
-    GuardCounts, GuardKind,
-    content::GuardPass,
-    json::guard_text,
-    redact::{PatternClass, Redactor},
-    size::{BYTES_MIN, SizeCap},
+    GuardCounts, GuardKind, content::GuardPass, json::guard_text, redact::Redactor, size::SizeCap,
     strip::strip,
 };
 
@@ -38,7 +35,8 @@ impl FuzzGuards {
             let once = kind.filter(None, &stripped, &mut counts);
             assert_eq!(kind.filter(None, &once, &mut counts), once, "guarded twice: {text:?}");
         }
-        assert!(SizeCap(BYTES_MIN).text(text).len() <= BYTES_MIN, "longer than its cap: {text:?}");
+        let cap = usize::try_from(GUARD_BYTES_MIN).expect("a small number");
+        assert!(SizeCap(cap).text(text).len() <= cap, "longer than its cap: {text:?}");
 
         let is_json = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
         let mut guarded = text.to_owned();

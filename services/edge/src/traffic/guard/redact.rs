@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
+use drawbridge_config::edge::PatternClass;
 use regex::{Regex, RegexBuilder, RegexSet};
 
 use self::patterns::{BUILT_IN, Validation, is_secret_name};
-
-pub(super) use self::patterns::PatternClass;
 
 mod numbers;
 mod patterns;
@@ -62,18 +61,24 @@ pub(super) enum PatternError {
 }
 
 impl Redactor {
-    /// Combines custom patterns and, after them, built-in ones of these classes. The error has the
-    /// index of the invalid custom pattern.
+    /// Combines custom patterns and, after them, built-in ones of these classes. The errors have the
+    /// indexes of the invalid custom patterns.
     pub(super) fn new(
         classes: &[PatternClass],
         custom: &[CustomPattern<'_>],
-    ) -> Result<Self, (usize, PatternError)> {
-        let mut patterns = Vec::new();
+    ) -> Result<Self, Vec<(usize, PatternError)>> {
+        let (mut patterns, mut errors) = (Vec::new(), Vec::new());
         for (number, pattern) in custom.iter().enumerate() {
-            patterns.push(CompiledPattern::custom(pattern).map_err(|error| (number, error))?);
+            match CompiledPattern::custom(pattern) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => errors.push((number, error)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         for built_in in BUILT_IN.iter().filter(|built_in| classes.contains(&built_in.class)) {
-            let regex = Regex::new(built_in.pattern).map_err(|error| (0, error.into()))?;
+            let regex = Regex::new(built_in.pattern).map_err(|error| vec![(0, error.into())])?;
             let (name, replacement) = (built_in.name.to_owned(), replacement(built_in.name));
             patterns.push(CompiledPattern {
                 name,
@@ -83,7 +88,7 @@ impl Redactor {
             });
         }
         let set = RegexSet::new(patterns.iter().map(|pattern| pattern.regex.as_str()));
-        let set = set.map_err(|error| (custom.len().saturating_sub(1), error.into()))?;
+        let set = set.map_err(|error| vec![(custom.len().saturating_sub(1), error.into())])?;
         let match_bytes_min = patterns
             .iter()
             .map(|pattern| match_bytes_min(pattern.regex.as_str()))
@@ -93,10 +98,10 @@ impl Redactor {
         let redactor = Self { set, patterns, match_bytes_min, checks_field_names };
         for (number, pattern) in redactor.patterns.iter().enumerate() {
             if let Cow::Owned(_) = redactor.redact(&pattern.replacement, &mut |_, _| {}) {
-                return Err((number, PatternError::Replacement(pattern.replacement.clone())));
+                errors.push((number, PatternError::Replacement(pattern.replacement.clone())));
             }
         }
-        Ok(redactor)
+        if errors.is_empty() { Ok(redactor) } else { Err(errors) }
     }
 
     /// The redacted text. Calls `found` with the name and number of matches.

@@ -9,8 +9,6 @@ use rmcp::model::{
 
 use super::json::{is_serialized_as, serialized_length};
 
-/// The smallest cap, which leaves space for the notice.
-pub(super) const BYTES_MIN: usize = 256;
 /// The bytes reserved for the notice that the result is truncated.
 const NOTICE_BYTES: usize = 128;
 
@@ -185,6 +183,7 @@ impl ContentPart for PromptMessage {
 
 #[cfg(test)]
 mod tests {
+    use drawbridge_config::edge::GUARD_BYTES_MIN;
     use proptest::prelude::*;
     use rmcp::model::Role;
     use serde_json::json;
@@ -268,7 +267,7 @@ mod tests {
         #[test]
         fn capping_a_text_is_bounded_and_idempotent(
             text in "(\\PC){0,400}",
-            cap in BYTES_MIN..600,
+            cap in usize::try_from(GUARD_BYTES_MIN).unwrap()..600,
         ) {
             let once = SizeCap(cap).text(&text).into_owned();
             prop_assert!(once.len() <= cap);

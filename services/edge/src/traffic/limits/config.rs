@@ -6,53 +6,19 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_config::{
+    Mistakes,
+    edge::{LIMIT_RATE_PER_SECOND_MAX, LIMIT_SECONDS_MAX, LimitBy, LimitEntry, LimitsTable},
+};
 use http::HeaderValue;
-use serde::Deserialize;
-use toml::Spanned;
 
 use super::{
     gcra::Quota,
-    limit::{By, Charge, Limit, Subject, ToolFilter, WithoutRedis},
+    limit::{Charge, Limit, Subject},
 };
 
 const LIMITS_MAX: usize = 64;
-const REPLICAS_MAX: u64 = 10_000;
-const REDIS_TIMEOUT_MS: u64 = 50;
-const REDIS_TIMEOUT_MS_MAX: u64 = 5000;
-const NAME_BYTES_MAX: usize = 64;
-/// A unit takes a whole number of microseconds, rounded up. At this rate the error is a tenth at
-/// most.
-const RATE_PER_SECOND_MAX: u64 = 100_000;
-/// A year: times stay exact in Redis, whose Lua has floating-point numbers only.
-const SECONDS_MAX: u64 = 366 * 24 * 3600;
 const MICROS_PER_SECOND: u64 = 1_000_000;
-
-/// `[limits]`: settings of all limits.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitsTable {
-    /// The number of replicas of the edge. Each enforces its share while Redis is unavailable.
-    replicas: Option<Spanned<u64>>,
-    /// How long a request waits for Redis, in milliseconds.
-    redis_timeout_ms: Option<Spanned<u64>>,
-}
-
-/// `[[limit]]`: one limit.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitEntry {
-    name: Spanned<String>,
-    by: Spanned<By>,
-    rate: Spanned<u64>,
-    per_seconds: Option<Spanned<u64>>,
-    burst: Option<Spanned<u64>>,
-    only: Option<ToolFilter>,
-    #[serde(default)]
-    cost: BTreeMap<String, Spanned<u64>>,
-    #[serde(default)]
-    without_redis: WithoutRedis,
-}
 
 /// The configured limits.
 #[derive(Debug, Default)]
@@ -62,34 +28,26 @@ pub(crate) struct LimitRules {
 }
 
 impl LimitRules {
-    /// Reads the limits of this text.
+    /// The limits of the config file.
     pub(crate) fn new(
-        text: &ConfigText,
         table: &LimitsTable,
         entries: &[LimitEntry],
-    ) -> Result<Self, ConfigTextError> {
-        let replicas =
-            text.check_bounds(table.replicas.as_ref(), "replicas", 1, 1..=REPLICAS_MAX)?;
-        let timeout = table.redis_timeout_ms.as_ref();
-        let timeout = text.check_bounds(
-            timeout,
-            "redis_timeout_ms",
-            REDIS_TIMEOUT_MS,
-            1..=REDIS_TIMEOUT_MS_MAX,
-        )?;
+        mistakes: &mut Mistakes<'_>,
+    ) -> Self {
+        if let Some(entry) = entries.get(LIMITS_MAX) {
+            mistakes.push(entry.name.span(), format!("there are more than {LIMITS_MAX} limits"));
+        }
         let mut names = BTreeSet::new();
         let mut limits = Vec::with_capacity(entries.len());
         for entry in entries {
-            let error = |problem| text.error_at(entry.name.span().start, problem);
-            if limits.len() == LIMITS_MAX {
-                return Err(error(format!("there are more than {LIMITS_MAX} limits")));
+            if !names.insert(entry.name.as_str()) {
+                mistakes
+                    .push(entry.name.span(), format!("the limit {} is given twice", *entry.name));
             }
-            if !names.insert(entry.name.get_ref()) {
-                return Err(error(format!("the limit {:?} is given twice", entry.name.get_ref())));
-            }
-            limits.push(Arc::new(limit(text, entry, replicas)?));
+            limits.push(Arc::new(limit(entry, table.replicas.get(), mistakes)));
         }
-        Ok(Self { limits, redis_timeout: Duration::from_millis(timeout) })
+        let redis_timeout = Duration::from_millis(table.redis_timeout_ms.get());
+        Self { limits, redis_timeout }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -106,77 +64,65 @@ impl LimitRules {
     }
 }
 
-fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, ConfigTextError> {
-    let name = entry.name.get_ref();
-    let error = |place: usize, problem: String| Err(text.error_at(place, problem));
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(allowed) {
-        let problem =
-            format!("a limit's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -");
-        return error(entry.name.span().start, problem);
-    }
-    let by = *entry.by.get_ref();
-    if by == By::Address && (entry.only.is_some() || !entry.cost.is_empty()) {
+fn limit(entry: &LimitEntry, replicas: u64, mistakes: &mut Mistakes<'_>) -> Limit {
+    let name = &*entry.name;
+    let by = *entry.by;
+    if by == LimitBy::Address && (entry.only.is_some() || !entry.cost.is_empty()) {
         let problem =
             "a limit by address counts unauthenticated requests: it has no `only` and no `cost`";
-        return error(entry.by.span().start, problem.to_owned());
+        mistakes.push(entry.by.span(), problem);
     }
     if entry.only.as_ref().is_some_and(|only| only.tools.is_empty() && only.classes.is_empty()) {
-        return error(entry.name.span().start, format!("the limit {name:?} selects no tools"));
+        mistakes.push_combined(entry.name.span(), format!("the limit {name} selects no tools"));
     }
-    let seconds =
-        text.check_bounds(entry.per_seconds.as_ref(), "per_seconds", 1, 1..=SECONDS_MAX)?;
-    let rate =
-        text.check_bounds(Some(&entry.rate), "rate", 1, 1..=RATE_PER_SECOND_MAX * seconds)?;
+    let (rate, seconds) = (entry.rate.get(), entry.per_seconds.get());
+    if rate > LIMIT_RATE_PER_SECOND_MAX * seconds {
+        let problem =
+            format!("a limit may have at most {LIMIT_RATE_PER_SECOND_MAX} requests per second");
+        mistakes.push_combined(entry.rate.span(), problem);
+    }
     let unit_micros = (seconds * MICROS_PER_SECOND).div_ceil(rate);
     // An empty bucket fills within a year.
-    let burst_max = SECONDS_MAX * MICROS_PER_SECOND / unit_micros;
-    let burst = text.check_bounds(entry.burst.as_ref(), "burst", rate, 1..=burst_max)?;
-    for (tool, cost) in &entry.cost {
-        if *cost.get_ref() > burst {
-            let problem =
-                format!("{tool:?} costs more than the burst of {burst}: it could never be called");
-            return error(cost.span().start, problem);
-        }
+    let burst_max = LIMIT_SECONDS_MAX * MICROS_PER_SECOND / unit_micros;
+    let burst = entry.burst.as_ref().map_or(rate, |burst| burst.get());
+    if let Some(given) = entry.burst.as_ref().filter(|_| burst > burst_max) {
+        mistakes.push_combined(given.span(), format!("burst must be from 1 to {burst_max}"));
+    }
+    for (tool, cost) in entry.cost.iter().filter(|(_, cost)| ***cost > burst) {
+        let problem =
+            format!("{tool:?} costs more than the burst of {burst}: it could never be called");
+        mistakes.push_combined(cost.span(), problem);
     }
     let cost: BTreeMap<_, _> =
-        entry.cost.iter().map(|(tool, cost)| (tool.clone(), *cost.get_ref())).collect();
+        entry.cost.iter().map(|(tool, cost)| (tool.clone(), **cost)).collect();
     let cost_max = cost.values().copied().max().unwrap_or(1).max(1);
     let policy = HeaderValue::try_from(format!("\"{name}\";q={rate};w={seconds}"));
-    Ok(Limit {
-        name: name.clone(),
+    let policy = policy.unwrap_or_else(|error| {
+        mistakes.push(entry.name.span(), error.to_string());
+        HeaderValue::from_static("")
+    });
+    Limit {
+        name: name.to_string(),
         by,
         only: entry.only.clone(),
         cost,
         quota: Quota { unit_micros, burst },
         share: Quota {
-            unit_micros: unit_micros * replicas,
+            unit_micros: unit_micros.saturating_mul(replicas),
             burst: (burst / replicas).max(cost_max),
         },
         without_redis: entry.without_redis,
-        policy: policy
-            .map_err(|error| text.error_at(entry.name.span().start, error.to_string()))?,
-    })
+        policy,
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-
-    #[derive(Deserialize)]
-    struct LimitTables {
-        #[serde(default)]
-        limits: LimitsTable,
-        #[serde(default)]
-        limit: Vec<LimitEntry>,
-    }
+    use crate::traffic::testdata;
 
     fn read(text: &str) -> Result<LimitRules, String> {
-        let text = ConfigText::new("edge.toml", text);
-        let tables = text.parse::<LimitTables>();
-        tables
-            .and_then(|tables| LimitRules::new(&text, &tables.limits, &tables.limit))
-            .map_err(|error| error.to_string())
+        testdata::read(text, |file, mistakes| LimitRules::new(&file.limits, &file.limit, mistakes))
     }
 
     pub(in crate::traffic::limits) fn rules(text: &str) -> LimitRules {
@@ -231,40 +177,63 @@ pub(super) mod tests {
         ];
         let errors: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
         insta::assert_snapshot!(errors.join("\n"), @r#"
-        edge.toml: TOML parse error at line 1, column 1
+        edge.toml:1:1: missing field `rate`
           |
         1 | [[limit]]
           | ^^^^^^^^^
-        missing field `rate`
-
-        edge.toml:4: rate must be from 1 to 100000
-        edge.toml:4: rate must be from 1 to 100000
-        edge.toml:5: per_seconds must be from 1 to 31622400
-        edge.toml:5: burst must be from 1 to 31622400
-        edge.toml: TOML parse error at line 5, column 1
+        edge.toml:4:8: must be from 1 to 3162240000000
+          |
+        4 | rate = 0
+          |        ^
+        edge.toml:4:8: a limit may have at most 100000 requests per second
+          |
+        4 | rate = 100001
+          |        ^^^^^^
+        edge.toml:5:15: must be from 1 to 31622400
+          |
+        5 | per_seconds = 0
+          |               ^
+        edge.toml:5:9: must be at least 1
+          |
+        5 | burst = 0
+          |         ^
+        edge.toml:5:1: unknown field `per`, expected one of `name`, `by`, `rate`, `per_seconds`, `burst`, `only`, `cost`, `without_redis`
           |
         5 | per = 1
           | ^^^
-        unknown field `per`, expected one of `name`, `by`, `rate`, `per_seconds`, `burst`, `only`, `cost`, `without_redis`
-
-        edge.toml:5: "code_search" costs more than the burst of 1: it could never be called
-        edge.toml:2: the limit "a" selects no tools
-        edge.toml: TOML parse error at line 5, column 17
+          = help: did you mean `per_seconds`?
+        edge.toml:5:24: "code_search" costs more than the burst of 1: it could never be called
+          |
+        5 | cost = { code_search = 2 }
+          |                        ^
+        edge.toml:2:8: the limit a selects no tools
+          |
+        2 | name = "a"
+          |        ^^^
+        edge.toml:5:17: unknown variant `open`, expected `local` or `closed`
           |
         5 | without_redis = "open"
           |                 ^^^^^^
-        unknown variant `open`, expected `local` or `closed`
-
-        edge.toml:6: the limit "a" is given twice
-        edge.toml: TOML parse error at line 3, column 6
+        edge.toml:6:8: the limit a is given twice
+          |
+        6 | name = "a"
+          |        ^^^
+        edge.toml:3:6: unknown variant `person`, expected one of `principal`, `tenant`, `client`, `tool`, `tool_class`, `address`, `global`
           |
         3 | by = "person"
           |      ^^^^^^^^
-        unknown variant `person`, expected one of `principal`, `tenant`, `client`, `tool`, `tool_class`, `address`, `global`
-
-        edge.toml:2: a limit's name has 1 to 64 of the characters A-Z a-z 0-9 _ -
-        edge.toml:3: a limit by address counts unauthenticated requests: it has no `only` and no `cost`
-        edge.toml:2: replicas must be from 1 to 10000
+        edge.toml:2:8: invalid name: expected 1 to 64 of the characters A-Z a-z 0-9 _ -
+          |
+        2 | name = "a b"
+          |        ^^^^^
+        edge.toml:3:6: a limit by address counts unauthenticated requests: it has no `only` and no `cost`
+          |
+        3 | by = "address"
+          |      ^^^^^^^^^
+        edge.toml:2:12: must be from 1 to 10000
+          |
+        2 | replicas = 0
+          |            ^
         "#);
     }
 }

@@ -1,65 +1,20 @@
 //! One limit: which requests it counts, and their cost.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use drawbridge_config::edge::{LimitBy, ToolFilter, WithoutRedis};
 use drawbridge_proto::auth::v1::Principal;
 use drawbridge_runtime::length_prefixed;
 use http::HeaderValue;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::gcra::Quota;
 
-/// Whose requests are subject together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum By {
-    /// One issuer and subject.
-    Principal,
-    /// One tenant; callers without one, by their issuer.
-    Tenant,
-    /// One OAuth client of one issuer.
-    Client,
-    /// One tool, for all callers.
-    Tool,
-    /// All tools of one `rate_class`, for all callers.
-    ToolClass,
-    /// One network address of unauthenticated requests.
-    Address,
-    /// All authenticated callers.
-    Global,
-}
-
-/// What a limit does while Redis is unavailable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum WithoutRedis {
-    /// Each replica enforces its share.
-    #[default]
-    Local,
-    /// Every request is rejected.
-    Closed,
-}
-
-/// The calls that a limit counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ToolFilter {
-    #[serde(default)]
-    pub(super) tools: BTreeSet<String>,
-    #[serde(default)]
-    pub(super) classes: BTreeSet<String>,
-}
-
 #[derive(Debug)]
 pub(super) struct Limit {
     pub(super) name: String,
-    pub(super) by: By,
+    pub(super) by: LimitBy,
     /// Absent: every request.
     pub(super) only: Option<ToolFilter>,
     /// The costs of tools that do not cost 1.
@@ -125,12 +80,12 @@ impl Limit {
     /// The charge of a request, if the limit counts it.
     pub(super) fn charge(self: &Arc<Self>, subject: &Subject<'_>) -> Option<Charge> {
         let (bucket, cost) = match (self.by, subject) {
-            (By::Address, Subject::Address(address)) => {
+            (LimitBy::Address, Subject::Address(address)) => {
                 (BucketKey::of(&[&network_prefix(*address)]), 1)
             }
-            (By::Address, Subject::Caller { .. }) | (_, Subject::Address(_)) => return None,
+            (LimitBy::Address, Subject::Caller { .. }) | (_, Subject::Address(_)) => return None,
             (by, Subject::Caller { principal, tool }) => {
-                if !self.only.as_ref().is_none_or(|only| only.matches(*tool)) {
+                if !self.only.as_ref().is_none_or(|only| selects(only, *tool)) {
                     return None;
                 }
                 let cost = tool.and_then(|tool| self.cost.get(tool.name).copied()).unwrap_or(1);
@@ -142,26 +97,28 @@ impl Limit {
 
     /// Whether its remaining quota reveals nothing about other callers.
     pub(super) fn is_own(&self) -> bool {
-        matches!(self.by, By::Principal | By::Address)
+        matches!(self.by, LimitBy::Principal | LimitBy::Address)
     }
 }
 
-impl ToolFilter {
-    fn matches(&self, tool: Option<CalledTool<'_>>) -> bool {
-        tool.is_some_and(|tool| self.tools.contains(tool.name) || self.classes.contains(tool.class))
-    }
+fn selects(filter: &ToolFilter, tool: Option<CalledTool<'_>>) -> bool {
+    tool.is_some_and(|tool| filter.tools.contains(tool.name) || filter.classes.contains(tool.class))
 }
 
-fn bucket_key(by: By, principal: &Principal, tool: Option<CalledTool<'_>>) -> Option<BucketKey> {
+fn bucket_key(
+    by: LimitBy,
+    principal: &Principal,
+    tool: Option<CalledTool<'_>>,
+) -> Option<BucketKey> {
     let Principal { issuer, subject, client_id, tenant, .. } = principal;
     let parts: &[&str] = match by {
-        By::Principal => &[issuer, subject],
-        By::Tenant if tenant.is_empty() => &["", issuer],
-        By::Tenant => &[tenant],
-        By::Client => &[issuer, client_id],
-        By::Tool => &[tool?.name],
-        By::ToolClass => &[tool.map(|tool| tool.class).filter(|class| !class.is_empty())?],
-        By::Address | By::Global => &[],
+        LimitBy::Principal => &[issuer, subject],
+        LimitBy::Tenant if tenant.is_empty() => &["", issuer],
+        LimitBy::Tenant => &[tenant],
+        LimitBy::Client => &[issuer, client_id],
+        LimitBy::Tool => &[tool?.name],
+        LimitBy::ToolClass => &[tool.map(|tool| tool.class).filter(|class| !class.is_empty())?],
+        LimitBy::Address | LimitBy::Global => &[],
     };
     let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
     Some(BucketKey::of(&parts))
@@ -203,11 +160,13 @@ mod tests {
         let (other, carol) =
             (person("https://evil", "alice", ""), person("https://idp", "carol", ""));
         let same = |by, one, two| bucket_key(by, one, None) == bucket_key(by, two, None);
-        assert!(!same(By::Principal, &alice, &bob) && !same(By::Principal, &alice, &other));
-        assert!(same(By::Tenant, &alice, &bob) && !same(By::Tenant, &alice, &carol));
-        assert!(!same(By::Tenant, &other, &carol));
-        assert!(same(By::Client, &alice, &bob) && !same(By::Client, &alice, &other));
-        assert!(same(By::Global, &alice, &other));
-        assert!(bucket_key(By::Tool, &alice, None).is_none());
+        assert!(
+            !same(LimitBy::Principal, &alice, &bob) && !same(LimitBy::Principal, &alice, &other)
+        );
+        assert!(same(LimitBy::Tenant, &alice, &bob) && !same(LimitBy::Tenant, &alice, &carol));
+        assert!(!same(LimitBy::Tenant, &other, &carol));
+        assert!(same(LimitBy::Client, &alice, &bob) && !same(LimitBy::Client, &alice, &other));
+        assert!(same(LimitBy::Global, &alice, &other));
+        assert!(bucket_key(LimitBy::Tool, &alice, None).is_none());
     }
 }

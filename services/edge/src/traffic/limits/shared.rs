@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_runtime::{Redis, RedisBreaker, RedisUnavailable};
+use drawbridge_runtime::{Redis, RedisConnection, RedisUnavailable, backoff::ReconnectDelays};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 use secrecy::SecretString;
 
 use self::batch::Batcher;
 use super::{gcra::BucketStatus, limit::Charge};
+use crate::metrics::LIMITS_REDIS_AVAILABLE;
 
 mod batch;
 
@@ -24,8 +25,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits in all, as a multiple of the timeout of Redis: earlier batches may run
 /// first.
 const BATCHES_WAITED_MAX: u32 = 3;
-/// How long to wait before Redis is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct SharedBuckets {
     counter: Arc<Counter>,
@@ -35,7 +34,7 @@ pub(super) struct SharedBuckets {
 
 /// Runs the script in Redis.
 struct Counter {
-    redis: RedisBreaker,
+    redis: RedisConnection,
     script: Script,
 }
 
@@ -47,7 +46,7 @@ impl fmt::Debug for SharedBuckets {
 
 impl SharedBuckets {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
-        let redis = RedisBreaker::new(url, RESPONSE_TIMEOUT)?;
+        let redis = RedisConnection::new(url, RESPONSE_TIMEOUT)?;
         let counter = Arc::new(Counter { redis, script: Script::new(TAKE) });
         Ok(Self { counter, batcher: OnceLock::new() })
     }
@@ -75,11 +74,11 @@ impl SharedBuckets {
         charges: &[Charge],
         timeout: Duration,
     ) -> Option<Vec<BucketStatus>> {
-        let (connection, batcher) = (self.counter.redis.connection()?, self.batcher.get()?);
+        let (connection, batcher) = (self.counter.redis.get()?, self.batcher.get()?);
         // Only the batcher detects that Redis is unavailable. A request may time out because it
         // waits for earlier batches, which does not mean that the connection failed.
         let taking = batcher.take(&connection, charges, timeout);
-        RedisBreaker::wait_for_reply(BATCHES_WAITED_MAX * timeout, taking).await.ok()
+        RedisConnection::wait_for_reply(BATCHES_WAITED_MAX * timeout, taking).await.ok()
     }
 }
 
@@ -115,33 +114,36 @@ impl Counter {
 
     /// Gives up a connection without replies.
     fn give_up(self: &Arc<Self>, connection: &Arc<Redis>, error: &RedisUnavailable) {
-        if self.redis.trip_if_current(connection) {
+        if self.redis.clear_if_current(connection) {
             self.reconnect(error);
         }
     }
 
     /// Whether this connection is in use.
     fn is_current(&self, connection: &Arc<Redis>) -> bool {
-        self.redis.connection().is_some_and(|current| Arc::ptr_eq(&current, connection))
+        self.redis.get().is_some_and(|current| Arc::ptr_eq(&current, connection))
     }
 
     fn set_connection(&self, connection: Redis) {
-        self.redis.restore(connection);
-        metrics::gauge!("edge_limits_redis_available").set(1);
+        self.redis.set(connection);
+        LIMITS_REDIS_AVAILABLE.get().set(1);
         tracing::info!("rate limits are counted in Redis");
     }
 
     /// Logs that Redis is unavailable, and reconnects in the background.
     fn reconnect(self: &Arc<Self>, error: &RedisUnavailable) {
-        metrics::gauge!("edge_limits_redis_available").set(0);
+        LIMITS_REDIS_AVAILABLE.get().set(0);
         tracing::warn!(
             error = %drawbridge_runtime::error_chain(error),
             "Redis is unavailable; each rate limit applies its `without_redis`"
         );
-        let this = Arc::clone(self);
+        let this = Arc::downgrade(self);
         tokio::spawn(async move {
+            let mut delays = ReconnectDelays::default();
             loop {
-                tokio::time::sleep(RETRY_INTERVAL).await;
+                delays.wait().await;
+                // The edge has stopped.
+                let Some(this) = this.upgrade() else { return };
                 match this.connect().await {
                     Ok(connection) => return this.set_connection(connection),
                     Err(error) => {
@@ -213,7 +215,7 @@ mod tests {
     }
 
     async fn available(shared: &SharedBuckets) {
-        while shared.counter.redis.connection().is_none() {
+        while shared.counter.redis.get().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -224,7 +226,7 @@ mod tests {
         let subject = Subject::Caller { principal: &Principal::default(), tool: None };
         let charges = rules(LIMITS).charges(&subject);
         assert!(shared.take(&charges, Duration::from_secs(30)).await.is_some());
-        let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
+        let mut connection = Redis::clone(&shared.counter.redis.get().unwrap());
         let _: () = redis::cmd("CLIENT")
             .arg("PAUSE")
             .arg(2000)
@@ -235,7 +237,7 @@ mod tests {
         let started = Instant::now();
         assert!(shared.take(&charges, Duration::from_millis(50)).await.is_none());
         assert!(started.elapsed() < Duration::from_secs(2), "the request waited for Redis");
-        assert!(shared.counter.redis.connection().is_none(), "the connection is still in use");
+        assert!(shared.counter.redis.get().is_none(), "the connection is still in use");
         available(&shared).await;
         assert!(shared.take(&charges, Duration::from_secs(30)).await.is_some());
     }
@@ -257,7 +259,7 @@ mod tests {
         for _ in 0..10 {
             assert!(shared.take(&charges, timeout).await.is_some());
         }
-        assert!(shared.counter.redis.connection().is_some());
+        assert!(shared.counter.redis.get().is_some());
         busy.abort();
     }
 
@@ -280,7 +282,7 @@ mod tests {
             .filter(|buckets| buckets.iter().all(|bucket| bucket.wait_micros == 0));
         // A call costs 7 of each person's 40 units, and 3 of the tool's 90.
         assert_eq!((results.iter().flatten().count(), admitted.count()), (100, 25));
-        let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
+        let mut connection = Redis::clone(&shared.counter.redis.get().unwrap());
         let figures: String =
             redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
         let scripts =
@@ -310,5 +312,20 @@ mod tests {
             *if is_admitted { &mut admitted } else { &mut rejected } += 1;
         }
         assert!(admitted > 50 && rejected > 50, "{admitted} admitted, {rejected} rejected");
+    }
+
+    /// A connection attempt that outlived its edge was repeated forever.
+    #[tokio::test]
+    async fn reconnecting_ends_with_the_buckets() {
+        let shared = SharedBuckets::new(&"redis://127.0.0.1:1".into()).unwrap();
+        shared.start().await;
+        let counter = Arc::downgrade(&shared.counter);
+        drop(shared);
+        let ended = async {
+            while counter.upgrade().is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
     }
 }

@@ -15,7 +15,6 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::Principal;
-use metrics::{counter, gauge, histogram};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +24,10 @@ use super::{
     busy_ratio::RuntimeBusyRatio,
     fair_queue::{FairQueue, QueueLimits, QueueMetrics},
 };
-use crate::traffic::limits::network_prefix;
+use crate::{
+    metrics::{REQUEST_WAIT, REQUESTS_LIMIT, REQUESTS_REFUSED, REQUESTS_RUNNING, REQUESTS_WAITING},
+    traffic::limits::network_prefix,
+};
 
 /// Above this busy ratio the replica is overloaded.
 const BUSY: f64 = 0.95;
@@ -155,7 +157,7 @@ impl AdmissionController {
             return;
         }
         self.queue.set_limits(limit.queue_limits());
-        gauge!("edge_requests_limit").set(f64::from(u32::try_from(current).unwrap_or(u32::MAX)));
+        REQUESTS_LIMIT.get().set(f64::from(u32::try_from(current).unwrap_or(u32::MAX)));
         if before == max {
             tracing::warn!(
                 limit = current,
@@ -205,11 +207,11 @@ impl ConcurrencyLimit {
 }
 
 fn queue_metrics(_: &str) -> QueueMetrics {
-    let rejected = counter!("edge_requests_refused_total");
+    let rejected = REQUESTS_REFUSED.get();
     QueueMetrics {
-        running: gauge!("edge_requests_running"),
-        waiting: gauge!("edge_requests_waiting"),
-        waited: histogram!("edge_request_wait_seconds"),
+        running: REQUESTS_RUNNING.get(),
+        waiting: REQUESTS_WAITING.get(),
+        waited: REQUEST_WAIT.get(),
         rejected: [rejected.clone(), rejected],
     }
 }

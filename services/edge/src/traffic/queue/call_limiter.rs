@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1 as auth;
-use metrics::{counter, gauge, histogram};
+use drawbridge_runtime::metric::SharedString;
 
 use super::{
     Busy, Permit, QueueRules,
     fair_queue::{FairQueue, QueueLimits, QueueMetrics},
 };
+use crate::metrics::{CALL_WAIT, CALLS_REFUSED, CALLS_RUNNING, CALLS_WAITING};
 
 /// By how much the wait is divided for a service that does not keep up.
 const BACKLOGGED_WAIT_DIVISOR: u32 = 8;
@@ -67,15 +68,12 @@ fn queue_limits(rules: &QueueRules) -> QueueLimits {
 }
 
 fn queue_metrics(service: &str) -> QueueMetrics {
-    let service = service.to_owned();
-    let rejected = |reason: &'static str| {
-        let service = service.clone();
-        counter!("edge_calls_refused_total", "service" => service, "reason" => reason)
-    };
+    let service = SharedString::from(service.to_owned());
+    let rejected = |reason: &'static str| CALLS_REFUSED.with([service.clone(), reason.into()]);
     QueueMetrics {
-        running: gauge!("edge_calls_running", "service" => service.clone()),
-        waiting: gauge!("edge_calls_waiting", "service" => service.clone()),
-        waited: histogram!("edge_call_wait_seconds", "service" => service.clone()),
+        running: CALLS_RUNNING.with([service.clone()]),
+        waiting: CALLS_WAITING.with([service.clone()]),
+        waited: CALL_WAIT.with([service.clone()]),
         rejected: [rejected("principal"), rejected("service")],
     }
 }

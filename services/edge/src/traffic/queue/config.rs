@@ -5,40 +5,10 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
-use serde::Deserialize;
-use toml::Spanned;
+use drawbridge_config::{Bounded, Mistakes, Namespace, closest, edge::ConcurrencyTable};
 
-use crate::namespace::Namespace;
-
-/// The largest value of any limit.
-const MAX: u64 = 100_000;
-const WAIT_MS_MAX: u64 = 60_000;
-
-/// `[concurrency]`, on this replica.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ConcurrencyTable {
-    /// Calls of one principal that run at once, on all tool services.
-    calls_per_principal: Option<Spanned<u64>>,
-    /// Calls that run at once on one tool service.
-    calls_per_service: Option<Spanned<u64>>,
-    /// Overrides `calls_per_service`, by namespace.
-    #[serde(default)]
-    service: BTreeMap<String, Spanned<u64>>,
-    /// Calls of one principal that wait.
-    waiting_per_principal: Option<Spanned<u64>>,
-    /// Calls that wait for one tool service.
-    waiting_per_service: Option<Spanned<u64>>,
-    /// How long a call waits at most, and before it a request, in milliseconds.
-    wait_ms: Option<Spanned<u64>>,
-    /// Requests in progress at once while this replica is not overloaded.
-    requests_max: Option<Spanned<u64>>,
-    /// Requests in progress at once while this replica is overloaded.
-    requests_min: Option<Spanned<u64>>,
-    /// Requests that wait for a permit.
-    requests_waiting: Option<Spanned<u64>>,
-}
+/// Requests in progress while the replica is overloaded.
+const REQUESTS_MIN: usize = 64;
 
 /// The concurrency limits of this replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,100 +26,65 @@ pub(crate) struct QueueRules {
 
 impl Default for QueueRules {
     fn default() -> Self {
+        Self::from(&ConcurrencyTable::default())
+    }
+}
+
+impl From<&ConcurrencyTable> for QueueRules {
+    fn from(table: &ConcurrencyTable) -> Self {
+        let requests_max = count(&table.requests_max);
+        let services = table.service.iter();
         Self {
-            calls_per_principal: 64,
-            calls_per_service: 512,
-            services: BTreeMap::new(),
-            waiting_per_principal: 64,
-            waiting_per_service: 1024,
-            wait: Duration::from_secs(1),
-            requests_max: 4096,
-            requests_min: 64,
-            requests_waiting: 1024,
+            calls_per_principal: count(&table.calls_per_principal),
+            calls_per_service: count(&table.calls_per_service),
+            services: services.map(|(name, calls)| (name.to_string(), count(calls))).collect(),
+            waiting_per_principal: count(&table.waiting_per_principal),
+            waiting_per_service: count(&table.waiting_per_service),
+            wait: Duration::from_millis(table.wait_ms.get()),
+            requests_max,
+            requests_min: table.requests_min.as_ref().map_or(REQUESTS_MIN.min(requests_max), count),
+            requests_waiting: count(&table.requests_waiting),
         }
     }
 }
 
+fn count<const MIN: u64, const MAX: u64>(number: &Bounded<MIN, MAX>) -> usize {
+    usize::try_from(number.get()).unwrap_or(usize::MAX)
+}
+
 impl QueueRules {
-    /// Reads the table of this text. It may name only services of these namespaces.
+    /// The rules of the config file. It may name only services of these namespaces.
     pub(crate) fn new(
-        text: &ConfigText,
         table: &ConcurrencyTable,
         services: &BTreeSet<Namespace>,
-    ) -> Result<Self, ConfigTextError> {
-        let defaults = Self::default();
-        let count = |given: &Option<Spanned<u64>>, name, default: usize| {
-            let given = text.check_bounds(given.as_ref(), name, default as u64, 1..=MAX)?;
-            Ok(usize::try_from(given).unwrap_or(usize::MAX))
-        };
-        let mut of_services = BTreeMap::new();
-        for (namespace, calls) in &table.service {
-            if !services.contains(namespace.as_str()) {
-                let problem = format!("no service has the namespace {namespace:?}");
-                return Err(text.error_at(calls.span().start, problem));
-            }
-            of_services.insert(namespace.clone(), count(&Some(calls.clone()), namespace, 1)?);
+        mistakes: &mut Mistakes<'_>,
+    ) -> Self {
+        let unknown = table.service.keys().filter(|name| !services.contains(name.as_str()));
+        for name in unknown.filter(|_| mistakes.is_complete("services")).collect::<Vec<_>>() {
+            let problem = format!("no service has the namespace {:?}", name.as_str());
+            let suggested = closest(name, services.iter().map(Namespace::as_str));
+            let help = suggested.map(|name| format!("did you mean `{name}`?"));
+            mistakes.push_with_help(name.span(), problem, help);
         }
-        let wait_ms =
-            text.check_bounds(table.wait_ms.as_ref(), "wait_ms", 1000, 1..=WAIT_MS_MAX)?;
-        let requests_max = count(&table.requests_max, "requests_max", defaults.requests_max)?;
-        let requests_min =
-            count(&table.requests_min, "requests_min", defaults.requests_min.min(requests_max))?;
-        if requests_min > requests_max {
-            let place = table.requests_min.as_ref().map_or(0, |given| given.span().start);
-            return Err(text.error_at(place, "requests_min must not be above requests_max"));
+        let rules = Self::from(table);
+        let min = table.requests_min.as_ref();
+        if let Some(min) = min.filter(|_| rules.requests_min > rules.requests_max) {
+            mistakes.push_combined(min.span(), "requests_min must not be above requests_max");
         }
-        Ok(Self {
-            calls_per_principal: count(
-                &table.calls_per_principal,
-                "calls_per_principal",
-                defaults.calls_per_principal,
-            )?,
-            calls_per_service: count(
-                &table.calls_per_service,
-                "calls_per_service",
-                defaults.calls_per_service,
-            )?,
-            services: of_services,
-            waiting_per_principal: count(
-                &table.waiting_per_principal,
-                "waiting_per_principal",
-                defaults.waiting_per_principal,
-            )?,
-            waiting_per_service: count(
-                &table.waiting_per_service,
-                "waiting_per_service",
-                defaults.waiting_per_service,
-            )?,
-            wait: Duration::from_millis(wait_ms),
-            requests_max,
-            requests_min,
-            requests_waiting: count(
-                &table.requests_waiting,
-                "requests_waiting",
-                defaults.requests_waiting,
-            )?,
-        })
+        rules
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Deserialize)]
-    struct QueueTables {
-        #[serde(default)]
-        concurrency: ConcurrencyTable,
-    }
+    use crate::traffic::testdata;
 
     fn read(text: &str) -> Result<QueueRules, String> {
         let services = ["code".parse().unwrap()].into();
-        let text = ConfigText::new("edge.toml", text);
-        let tables = text.parse::<QueueTables>();
-        tables
-            .and_then(|tables| QueueRules::new(&text, &tables.concurrency, &services))
-            .map_err(|error| error.to_string())
+        testdata::read(text, |file, mistakes| {
+            QueueRules::new(&file.concurrency, &services, mistakes)
+        })
     }
 
     #[test]
@@ -171,15 +106,28 @@ mod tests {
         ];
         let errors: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
         insta::assert_snapshot!(errors.join("\n"), @r#"
-        edge.toml:2: calls_per_principal must be from 1 to 100000
-        edge.toml:2: wait_ms must be from 1 to 60000
-        edge.toml:2: no service has the namespace "cod"
-        edge.toml:3: requests_min must not be above requests_max
-        edge.toml: TOML parse error at line 2, column 1
+        edge.toml:2:23: must be from 1 to 100000
+          |
+        2 | calls_per_principal = 0
+          |                       ^
+        edge.toml:2:11: must be from 1 to 60000
+          |
+        2 | wait_ms = 60001
+          |           ^^^^^
+        edge.toml:2:13: no service has the namespace "cod"
+          |
+        2 | service = { cod = 3 }
+          |             ^^^
+          = help: did you mean `code`?
+        edge.toml:3:16: requests_min must not be above requests_max
+          |
+        3 | requests_min = 11
+          |                ^^
+        edge.toml:2:1: unknown field `calls`, expected one of `calls_per_principal`, `calls_per_service`, `service`, `waiting_per_principal`, `waiting_per_service`, `wait_ms`, `requests_max`, `requests_min`, `requests_waiting`
           |
         2 | calls = 1
           | ^^^^^
-        unknown field `calls`, expected one of `calls_per_principal`, `calls_per_service`, `service`, `waiting_per_principal`, `waiting_per_service`, `wait_ms`, `requests_max`, `requests_min`, `requests_waiting`
+          = help: did you mean `calls_per_service`?
         "#);
     }
 }

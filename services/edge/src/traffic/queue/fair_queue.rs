@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{Counter, Gauge, Histogram};
+use drawbridge_runtime::metric::{Counter, Gauge, Histogram};
 use tokio::sync::oneshot;
 
 use self::waiting::Waiting;

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_config::{Mistakes, Spanned};
 use jsonschema::Validator;
 use rmcp::model::JsonObject;
 use serde_json::Value;
-use toml::Spanned;
 
 use super::{Program, Transformation, workers::Workers};
 
@@ -24,38 +23,38 @@ pub(crate) struct TransformationSettings<'a> {
 }
 
 impl Transformation {
-    /// Compiles the programs of these settings, which are part of this text.
-    ///
-    /// # Errors
-    /// When a program does not compile.
+    /// Compiles the programs of these settings.
     pub(crate) fn new(
-        text: &ConfigText,
         settings: TransformationSettings<'_>,
         workers: &Arc<Workers>,
-    ) -> Result<Self, ConfigTextError> {
+        mistakes: &mut Mistakes<'_>,
+    ) -> Self {
         let TransformationSettings { defaults, fixed, request, response, output } = settings;
-        Ok(Self {
+        Self {
             defaults: json(defaults),
             fixed: json(fixed),
-            request: program(text, request, "request")?,
-            response: program(text, response, "response")?,
+            request: program(request, "request", mistakes),
+            response: program(response, "response", mistakes),
             output,
             workers: Arc::clone(workers),
-        })
+        }
     }
 }
 
 fn program(
-    text: &ConfigText,
     source: Option<&Spanned<String>>,
     which: &str,
-) -> Result<Option<Arc<Program>>, ConfigTextError> {
-    let Some(source) = source else { return Ok(None) };
-    let compiled = Program::compile(source.get_ref()).map_err(|error| {
-        let problem = format!("the {which} program does not compile: {error}");
-        text.error_in(source.span(), source.get_ref(), error.span, problem)
-    })?;
-    Ok(Some(Arc::new(compiled)))
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Arc<Program>> {
+    let source = source?;
+    match Program::compile(source) {
+        Ok(program) => Some(Arc::new(program)),
+        Err(error) => {
+            let problem = format!("the {which} program does not compile: {error}");
+            mistakes.push_in(source, error.span, problem);
+            None
+        }
+    }
 }
 
 /// TOML as JSON. A date or time becomes text.

@@ -1,15 +1,7 @@
 //! Approves invoices, and requires the person's confirmation above a limit.
 
-use std::collections::{BTreeMap, HashMap};
-
-use drawbridge_proto::{
-    invoices::v1::{ApproveRequest, ApproveResponse},
-    mcp::v1::{
-        ElicitForm, ElicitResult, InputRequest, InputRequired, InputResponses,
-        elicit_result::Action, input_request, input_response,
-    },
-};
-use prost_types::{ListValue, Struct, Value, value::Kind};
+use drawbridge_proto::invoices::v1::{ApproveRequest, ApproveResponse};
+use drawbridge_sdk::Confirmation;
 use rust_decimal::Decimal;
 
 use super::{InvoiceApi, review::sanitize};
@@ -18,10 +10,6 @@ use crate::{
     error::InvoiceError,
     store::{Access, CallerContext, StoredInvoice, approve::Approve, find::Find},
 };
-
-/// The key of the elicitation request, and the field of its form.
-const REQUEST_KEY: &str = "confirm";
-const FIELD: &str = "approve";
 
 /// The amount above which a person must confirm.
 #[derive(Clone, Debug)]
@@ -56,22 +44,9 @@ impl InvoiceApi {
         }
         let confirmed = self.limit.needs_confirmation(&stored);
         if confirmed {
-            let claims = &call.caller.claims;
-            let is_program = claims.tctx.facts.as_ref().is_none_or(|facts| facts.workload);
-            // Only the edge asks the person itself. A program or an intermediate service could
-            // forge the response.
-            if claims.act.is_some() || is_program {
-                return Err(InvoiceError::PersonNeeded);
-            }
-            match parse_confirmation(&interaction.unwrap_or_default(), &stored) {
-                Some(true) => {}
-                Some(false) => return Err(InvoiceError::NotConfirmed),
-                None => {
-                    return Ok(ApproveResponse {
-                        invoice: None,
-                        input_required: Some(confirmation_request(&stored)),
-                    });
-                }
+            let question = confirmation(&stored).check(&call.caller, interaction.as_ref())?;
+            if question.is_some() {
+                return Ok(ApproveResponse { invoice: None, input_required: question });
             }
         }
         let approved = self.store.run(call, &Approve { id: &invoice_id, confirmed }).await?;
@@ -83,24 +58,6 @@ impl InvoiceApi {
     }
 }
 
-/// The person's response about this invoice. None: not asked yet.
-fn parse_confirmation(interaction: &InputResponses, stored: &StoredInvoice) -> Option<bool> {
-    if interaction.state != confirmation_state(stored) {
-        return None;
-    }
-    match interaction.responses.get(REQUEST_KEY)?.kind.as_ref()? {
-        input_response::Kind::Elicitation(result) => {
-            Some(result.action() == Action::Accept && is_confirmed(result))
-        }
-        _ => None,
-    }
-}
-
-fn is_confirmed(result: &ElicitResult) -> bool {
-    let field = result.content.as_ref().and_then(|content| content.fields.get(FIELD));
-    matches!(field.and_then(|value| value.kind.as_ref()), Some(Kind::BoolValue(true)))
-}
-
 /// The request state: identifies the invoice and amounts that the person was asked about.
 fn confirmation_state(stored: &StoredInvoice) -> Vec<u8> {
     [&stored.id, &stored.gross_amount, &stored.payable_amount, &stored.currency]
@@ -109,7 +66,7 @@ fn confirmation_state(stored: &StoredInvoice) -> Vec<u8> {
         .into()
 }
 
-fn confirmation_request(stored: &StoredInvoice) -> InputRequired {
+fn confirmation(stored: &StoredInvoice) -> Confirmation {
     let currency = sanitize(&stored.currency);
     let amount_text = |amount: &str| {
         if amount.is_empty() {
@@ -125,35 +82,7 @@ fn confirmation_request(stored: &StoredInvoice) -> InputRequired {
         sanitize(&stored.number),
         sanitize(&stored.seller_name),
     );
-    let field =
-        object([("type", text("boolean")), ("title", text("Approve this invoice for payment"))]);
-    let schema = [
-        ("type", text("object")),
-        ("properties", object([(FIELD, field)])),
-        ("required", Kind::ListValue(ListValue { values: vec![value(text(FIELD))] })),
-    ];
-    let form = ElicitForm { message, requested_schema: Some(fields(schema)) };
-    let request = InputRequest { kind: Some(input_request::Kind::Form(form)) };
-    InputRequired {
-        requests: HashMap::from([(REQUEST_KEY.to_owned(), request)]),
-        state: confirmation_state(stored),
-    }
-}
-
-fn fields<const N: usize>(fields: [(&str, Kind); N]) -> Struct {
-    let fields: BTreeMap<_, _> =
-        fields.into_iter().map(|(name, kind)| (name.to_owned(), value(kind))).collect();
-    Struct { fields }
-}
-
-fn object<const N: usize>(of: [(&str, Kind); N]) -> Kind {
-    Kind::StructValue(fields(of))
-}
-
-fn text(text: &str) -> Kind {
-    Kind::StringValue(text.to_owned())
-}
-
-fn value(kind: Kind) -> Value {
-    Value { kind: Some(kind) }
+    Confirmation::new(message)
+        .with_checkbox("approve", "Approve this invoice for payment")
+        .with_state(confirmation_state(stored))
 }

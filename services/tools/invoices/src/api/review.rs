@@ -6,6 +6,7 @@ use drawbridge_proto::{
     invoices::v1::{ExtractResult, InvoiceStatus, InvoiceSummary, ReviewResponse},
     mcp::v1::{ContentBlock, PromptMessage, ResourceLink, Role, TextContent, content_block::Kind},
 };
+use drawbridge_sdk::is_invisible;
 
 /// The maximum number of findings in the prompt. The resource has all of them.
 const FINDINGS_MAX: usize = 20;
@@ -90,13 +91,10 @@ fn facts(summary: &InvoiceSummary, extracted: &ExtractResult) -> String {
 /// A text from the document on one line, truncated, without invisible and bidirectional control
 /// characters.
 pub(super) fn sanitize(text: &str) -> String {
-    let is_invisible = |char: char| {
-        matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(char, '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
+    let is_break = |char: char| char.is_control() || matches!(char, '\u{2028}' | '\u{2029}');
     let visible = text
         .chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
+        .map(|char| if is_break(char) { ' ' } else { char })
         .filter(|char| !is_invisible(*char));
     visible.take(TEXT_CHARS_MAX).collect()
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::HEXLOWER;
 use drawbridge_proto::invoices::v1::SearchRequest;
 use drawbridge_sdk::transaction_token::Principal;
 use sha2::{Digest as _, Sha256};
@@ -115,7 +116,7 @@ impl Database {
     /// Creates a user with a name as Vault's, in a group role.
     async fn user(&self, principal: &Principal, role: &str) -> String {
         let digest = Sha256::digest(format!("drawbridge-{}", principal.as_str()));
-        let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&digest[..16]);
         let name = format!("v-{digest}-{role}-1");
         let mut owner =
             PgConnection::connect_with(&self.options.clone().username("owner")).await.unwrap();

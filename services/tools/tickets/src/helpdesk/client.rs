@@ -5,11 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backon::{ExponentialBuilder, Retryable as _};
-use drawbridge_sdk::{CallContext, REQUEST_ID};
+use backon::Retryable as _;
+use drawbridge_sdk::{CallContext, REQUEST_ID, backoff};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
-use metrics::{counter, histogram};
 use moka::sync::Cache;
 use reqwest::{Response, redirect::Policy};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -23,16 +22,16 @@ use tracing::{Instrument as _, field::Empty};
 use url::Url;
 
 use super::BaseUrl;
-use crate::error::TicketError;
+use crate::{
+    error::TicketError,
+    metrics::{REQUEST_DURATION, REQUESTS},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The timeout of one exchange: short enough to retry a read within most deadlines.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest response, in bytes.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The initial retry delay where the helpdesk sends no `Retry-After`.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
-const RETRIES_MAX: usize = 2;
 /// Concurrent requests to one helpdesk. Further ones queue, so that a slow helpdesk does not delay
 /// others.
 const CONCURRENT_REQUESTS_MAX: usize = 16;
@@ -126,12 +125,8 @@ impl Client {
                 },
             );
         }
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(RETRY_DELAY_MIN)
-            .with_max_times(RETRIES_MAX)
-            .with_jitter();
         let send = (|| self.exchange(access, context, api_request))
-            .retry(backoff)
+            .retry(backoff::CALL)
             .when(TicketError::is_retryable)
             .adjust(|error: &TicketError, delay| {
                 let delay =
@@ -294,10 +289,8 @@ async fn instrumented<T>(
         span.record("otel.status_code", "ERROR").record("error.type", outcome);
         span.in_scope(|| tracing::warn!(operation, %error, "helpdesk"));
     }
-    counter!("helpdesk_requests_total", "operation" => operation, "outcome" => outcome)
-        .increment(1);
-    histogram!("helpdesk_request_duration_seconds", "operation" => operation)
-        .record(started.elapsed().as_secs_f64());
+    REQUESTS.with([operation.into(), outcome.into()]).increment(1);
+    REQUEST_DURATION.with([operation.into()]).record(started.elapsed());
     result
 }
 

@@ -133,7 +133,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_open_ones_continue() 
         wait_for_admin(&edge, "/readyz", "\"certificate\":").await;
         assert_eq!(handshake(&edge, &authority, &TLS13).await.1, parse(&first.certificate));
     }
-    assert!(mesh.log().contains("the certificate cannot be used; the previous one stays in use"));
+    assert!(mesh.log().contains("changed files cannot be used; the previous ones stay in effect"));
 
     write(folder.path(), &second);
     wait_for_admin(&edge, "/metrics", "\ntls_certificate_current 1").await;

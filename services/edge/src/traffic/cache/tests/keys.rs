@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     catalog::read_arguments,
     grpc::generate::{self, Tape},
+    keys::EdgeKeys,
 };
 
 fn scoped(scope: mcp::cache_policy::Scope) -> CacheRule {
@@ -22,10 +23,14 @@ fn changed(change: impl FnOnce(&mut TransactionClaims)) -> TransactionClaims {
     claims
 }
 
+fn key_deriver(secret: &str) -> KeyDeriver {
+    KeyDeriver::new(EdgeKeys::for_tests(secret).cache.digests)
+}
+
 fn key_of(rule: &CacheRule, message: &DynamicMessage, caller: &TransactionClaims) -> CacheKey {
     let input =
         KeyInput { rule, rpc: "test.v1.Service/Get", message, caller: Some(caller), epoch: 1 };
-    KeyDeriver::new(&"secret".into()).key(&input, &[]).unwrap()
+    key_deriver("secret").key(&input, &[]).unwrap()
 }
 
 #[test]
@@ -99,7 +104,7 @@ fn a_key_depends_on_contract_method_epoch_and_generation() {
         epoch: 1,
     };
     let other_contract = CacheRule::new("test_item", "test", [8; 32], &policy(60)).unwrap();
-    let keys = KeyDeriver::new(&"secret".into());
+    let keys = key_deriver("secret");
     let generation = |text: &str| vec![text.to_owned()];
     let mut derived = vec![
         keys.key(&input, &generation("1")),
@@ -107,7 +112,7 @@ fn a_key_depends_on_contract_method_epoch_and_generation() {
         keys.key(&KeyInput { epoch: 2, ..input }, &generation("1")),
         keys.key(&KeyInput { rpc: "a.S/Got", ..input }, &generation("1")),
         keys.key(&KeyInput { rule: &other_contract, ..input }, &generation("1")),
-        KeyDeriver::new(&"other".into()).key(&input, &generation("1")),
+        key_deriver("other").key(&input, &generation("1")),
     ];
     let count = derived.len();
     derived.sort_unstable_by_key(|key| key.unwrap().text());

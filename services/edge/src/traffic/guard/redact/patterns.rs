@@ -1,22 +1,8 @@
 //! The built-in patterns by class.
 
-use serde::Deserialize;
+use drawbridge_config::edge::PatternClass;
 
 use super::numbers;
-
-/// The classes of patterns that a `redact` guard may select.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(in crate::traffic::guard) enum PatternClass {
-    /// Keys, tokens, and passwords in connection strings.
-    Secrets,
-    /// Card numbers.
-    Cards,
-    /// Bank accounts.
-    Iban,
-    /// E-mail addresses.
-    Email,
-}
 
 /// One pattern. The group `secret`, if it has one, is replaced, otherwise the whole match.
 pub(super) struct BuiltInPattern {

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use drawbridge_runtime::{Redis, RedisBreaker};
+use drawbridge_runtime::{Redis, RedisConnection};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,7 +70,7 @@ async fn run(counter: Arc<Counter>, mut receiver: mpsc::Receiver<PendingRequest>
         let (Some(last), Some(timeout)) = (requests.last(), timeout) else { continue };
         let (connection, batch) = (Arc::clone(&last.connection), Batch::new(&requests));
         let invoking = counter.invoke(&connection, &batch.keys, &batch.numbers);
-        let reply = RedisBreaker::wait_for_reply(timeout, invoking).await;
+        let reply = RedisConnection::wait_for_reply(timeout, invoking).await;
         match reply.and_then(|numbers| Ok(parse_reply(&numbers, &requests)?)) {
             Ok(replies) => {
                 for (request, statuses) in requests.drain(..).zip(replies) {

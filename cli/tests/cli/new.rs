@@ -1,0 +1,72 @@
+//! `drawbridge new service`.
+
+use std::{fs, path::Path, process::Output};
+
+use serde_json::Value;
+
+use crate::{drawbridge, text};
+
+fn new_service(folder: &Path, arguments: &[&str]) -> Output {
+    drawbridge(&folder.join("state"))
+        .args(["new", "service"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("the binary")
+}
+
+fn check_refused(arguments: &[&str], expected: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("used")).expect("a folder");
+    fs::write(folder.path().join("used/file"), "").expect("a file");
+    let refused = new_service(folder.path(), arguments);
+    assert!(!refused.status.success(), "{arguments:?}");
+    assert!(text(&refused.stderr).contains(expected), "{}", text(&refused.stderr));
+    let left = fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(left, 1, "{arguments:?} wrote something");
+}
+
+#[test]
+fn a_new_service_is_written_with_the_commands_that_build_and_offer_it() {
+    for language in ["rust", "python", "go"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = new_service(folder.path(), &["meeting_rooms", "--lang", language, "--json"]);
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let report: Value = serde_json::from_str(text(&made.stdout)).expect("JSON");
+        let service = folder.path().join("meeting_rooms");
+        for name in report["files"].as_array().expect("a list") {
+            let content = fs::read_to_string(service.join(name.as_str().expect("a name")));
+            assert!(!content.expect("a file").contains("{{"), "{name}");
+        }
+        let proto = service.join("proto/meeting_rooms/v1/meeting_rooms.proto");
+        let contract = fs::read_to_string(proto).expect("the contract");
+        assert!(contract.contains("service MeetingRoomsService {"), "{contract}");
+        assert!(contract.contains(r#"namespace: "meeting_rooms""#), "{contract}");
+        let offer = report["offer"].as_array().expect("a list");
+        assert_eq!(offer[0], "drawbridge up --service meeting_rooms=http://127.0.0.1:7450");
+    }
+}
+
+#[test]
+fn without_json_the_next_commands_are_printed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = new_service(folder.path(), &["rooms", "--lang", "python", "--port", "7460"]);
+    let printed = text(&made.stdout);
+    for expected in [
+        "  cd rooms\n",
+        "  .venv/bin/python -m rooms_service\n",
+        "  drawbridge policy schema --service-url http://127.0.0.1:7460\n",
+        "rooms/policies/rooms.cedar policies/\n",
+    ] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+}
+
+#[test]
+fn a_new_service_overwrites_nothing_and_needs_a_namespace_and_an_sdk() {
+    check_refused(&["rooms", "--lang", "python", "--out", "used"], "used is not empty");
+    check_refused(&["Rooms", "--lang", "python"], "beginning with a letter");
+    check_refused(&["rooms", "--lang", "perl"], "invalid value 'perl'");
+    let no_sdk = ["rooms", "--lang", "python", "--sdk", "used"];
+    check_refused(&no_sdk, "used has no sdk/python/pyproject.toml");
+}

@@ -1,0 +1,117 @@
+package drawbridge
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+)
+
+// readiness is whether a service can do its work, and notes for the operator, which do not affect
+// it.
+type readiness struct {
+	mutex  sync.Mutex
+	reason string
+	notes  map[string]string
+}
+
+func (r *readiness) set(reason string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.reason = reason
+}
+
+// note sets a note, or clears it if there is no error.
+func (r *readiness) note(topic string, err error) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	delete(r.notes, topic)
+	if err != nil {
+		if r.notes == nil {
+			r.notes = map[string]string{}
+		}
+		r.notes[topic] = err.Error()
+	}
+}
+
+func (r *readiness) ServeHTTP(response http.ResponseWriter, _ *http.Request) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	body := map[string]any{"ready": r.reason == ""}
+	if len(r.notes) > 0 {
+		body["notes"] = r.notes
+	}
+	response.Header().Set("Content-Type", "application/json")
+	if r.reason != "" {
+		body["reason"] = r.reason
+		response.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// The client may have gone.
+	_ = json.NewEncoder(response).Encode(body)
+}
+
+// callMetrics are the metrics of calls, by OpenTelemetry's conventions.
+type callMetrics struct {
+	registry *prometheus.Registry
+	duration *prometheus.HistogramVec
+}
+
+func newCallMetrics() *callMetrics {
+	metrics := &callMetrics{
+		registry: prometheus.NewRegistry(),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "rpc_server_call_duration_seconds",
+			Help: "How long calls took, to the end of their streams.",
+			Buckets: []float64{
+				0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30,
+			},
+		}, []string{"rpc_method", "rpc_response_status_code"}),
+	}
+	metrics.registry.MustRegister(metrics.duration, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return metrics
+}
+
+// observe measures a call. The names of RPCs are those that are registered.
+func (m *callMetrics) observe(rpc string, code codes.Code, took time.Duration) {
+	m.duration.WithLabelValues(rpc, code.String()).Observe(took.Seconds())
+}
+
+// admin is the admin port, for operators only. It accepts requests whose host is an IP address,
+// localhost or allowed: DNS rebinding needs a name that the attacker controls, so a page in an
+// operator's browser cannot read the port.
+func admin(ready *readiness, metrics *callMetrics, allowedHosts []string) http.Handler {
+	routes := http.NewServeMux()
+	routes.HandleFunc("GET /healthz", func(response http.ResponseWriter, _ *http.Request) {
+		_, _ = response.Write([]byte("ok\n"))
+	})
+	routes.Handle("GET /readyz", ready)
+	routes.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
+	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if !isHostAllowed(request.Host, allowedHosts) {
+			http.Error(response, "the Host header names another server; "+
+				"allow the name with --admin-allowed-host", http.StatusForbidden)
+			return
+		}
+		routes.ServeHTTP(response, request)
+	})
+}
+
+func isHostAllowed(host string, allowed []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	_, err := netip.ParseAddr(host)
+	isAllowed := func(name string) bool { return strings.EqualFold(name, host) }
+	return err == nil || isAllowed("localhost") || slices.ContainsFunc(allowed, isAllowed)
+}

@@ -1,0 +1,302 @@
+package drawbridge
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	concurrentStreamsMax = 1024
+	headerListBytesMax   = 64 << 10
+	keepaliveInterval    = 20 * time.Second
+	handshakeTimeout     = 10 * time.Second
+	// unreadyDelay is how long load balancers have to notice that the service is no longer ready.
+	unreadyDelay = 100 * time.Millisecond
+	// drainDeadline is how long calls in flight may take to end.
+	drainDeadline = 5 * time.Second
+)
+
+var namespace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+// Service is a tool service.
+type Service struct {
+	// Name is its namespace in the contract: the prefix of its tools, its name in policies, and the
+	// audience of its transaction tokens.
+	Name string
+	// About is the first line of its help.
+	About string
+	// Listen and AdminListen are the defaults of --listen and --admin-listen. Empty: 127.0.0.1:7450
+	// and 127.0.0.1:7451.
+	Listen, AdminListen string
+	// Contract is the encoded FileDescriptorSet that drawbridge-gen generates.
+	Contract []byte
+	// Flags adds the service's own options. Each is also a variable, DRAWBRIDGE_<SERVICE>_<OPTION>.
+	Flags func(*flag.FlagSet)
+	// Register registers the gRPC service, after the options are parsed.
+	Register func(grpc.ServiceRegistrar) error
+	// Options are further options of the gRPC server, such as a stats handler for traces. Its
+	// interceptors run before the caller is verified.
+	Options []grpc.ServerOption
+}
+
+// Main runs a service until SIGINT or SIGTERM, and exits: with 0 when it has stopped, with 2 when
+// the command line is invalid, with 1 when it cannot serve.
+func Main(service Service) {
+	os.Exit(run(service, os.Args[1:]))
+}
+
+func run(service Service, arguments []string) int {
+	config, err := service.Parse(arguments)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 2
+	}
+	log, err := logger(&config, os.Stderr)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 2
+	}
+	slog.SetDefault(log)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	running, err := Start(service, config)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 1
+	}
+	slog.Info("serving", "address", running.Address.String(), "admin", running.Admin.String())
+	<-ctx.Done()
+	running.Stop()
+	return 0
+}
+
+// Parse reads the configuration from a command line, what is not on it from the environment, and
+// sets the service's own options. It prints the help for --help, and returns [flag.ErrHelp].
+func (s *Service) Parse(arguments []string) (Config, error) {
+	config := DefaultConfig()
+	if s.Listen != "" {
+		config.Listen = s.Listen
+	}
+	if s.AdminListen != "" {
+		config.AdminListen = s.AdminListen
+	}
+	flags := flag.NewFlagSet(strings.ReplaceAll(s.Name, "_", "-"), flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	config.flags(flags)
+	if s.Flags != nil {
+		s.Flags(flags)
+	}
+	err := parse(flags, s.Name, arguments)
+	if errors.Is(err, flag.ErrHelp) {
+		usage(os.Stdout, flags, s)
+	}
+	return config, err
+}
+
+// Running is a running service.
+type Running struct {
+	// Address is where gRPC is served.
+	Address net.Addr
+	// Admin is where health, readiness and metrics are served.
+	Admin net.Addr
+
+	server *grpc.Server
+	admin  *http.Server
+	health *health.Server
+	ready  *readiness
+	// watching ends when the service stops, and with it what runs beside its calls.
+	watching context.Context
+	end      context.CancelFunc
+}
+
+// Start starts a service. It serves until [Running.Stop].
+func Start(service Service, config Config) (*Running, error) {
+	if !namespace.MatchString(service.Name) {
+		return nil, fmt.Errorf(
+			"invalid service name %q (expected its namespace, such as payments)",
+			service.Name,
+		)
+	}
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	own, err := openIdentity(config.MTLS)
+	if err != nil {
+		return nil, err
+	}
+	client, err := authClient(&config, own)
+	if err != nil {
+		return nil, err
+	}
+	running := &Running{health: health.NewServer(), ready: &readiness{reason: "starting"}}
+	metrics := newCallMetrics()
+	options, err := serverOptions(&config, own)
+	if err != nil {
+		return nil, err
+	}
+	running.server = grpc.NewServer(append(options, service.Options...)...)
+	running.watching, running.end = context.WithCancel(context.Background())
+	keys := &keySet{url: config.AuthJWKSURL, client: client, now: time.Now}
+	services := &registrar{
+		server: running.server,
+		verifier: &verifier{
+			audience: service.Name,
+			issuer:   config.AuthIssuer,
+			keys:     keys,
+			now:      time.Now,
+		},
+		metrics: metrics,
+	}
+	if err := running.register(service, services); err != nil {
+		running.end()
+		return nil, err
+	}
+	if err := running.serve(&config, metrics); err != nil {
+		running.end()
+		return nil, err
+	}
+	if own != nil {
+		go own.follow(running.watching, func(err error) { running.ready.note("mtls", err) })
+	}
+	running.ready.set("")
+	return running, nil
+}
+
+func serverOptions(config *Config, own *identity) ([]grpc.ServerOption, error) {
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newFrameCodec()),
+		grpc.MaxRecvMsgSize(config.RequestBytesMax),
+		grpc.MaxConcurrentStreams(concurrentStreamsMax),
+		grpc.MaxHeaderListSize(headerListBytesMax),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: time.Second, PermitWithoutStream: true,
+		}),
+	}
+	if own == nil {
+		return options, nil
+	}
+	tls, err := own.server()
+	if err != nil {
+		return nil, err
+	}
+	return append(options, grpc.Creds(credentials.NewTLS(tls))), nil
+}
+
+// register registers the service, health and reflection, which are public.
+func (r *Running) register(service Service, services *registrar) error {
+	if err := service.Register(services); err != nil {
+		return fmt.Errorf("cannot set up the service %s: %w", service.Name, err)
+	}
+	if len(services.services) == 0 {
+		return fmt.Errorf("the service %s registers no gRPC service", service.Name)
+	}
+	if err := serveReflection(r.server, service.Contract, services.services); err != nil {
+		return err
+	}
+	healthv1.RegisterHealthServer(r.server, &endingHealth{Server: r.health, stopping: r.watching})
+	for _, name := range append(services.services, "") {
+		r.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
+	}
+	return nil
+}
+
+// serve binds both addresses, and serves.
+func (r *Running) serve(config *Config, metrics *callMetrics) error {
+	listener, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		return fmt.Errorf("cannot serve gRPC: %w", err)
+	}
+	adminListener, err := net.Listen("tcp", config.AdminListen)
+	if err != nil {
+		_ = listener.Close()
+		return fmt.Errorf("cannot serve the admin port: %w", err)
+	}
+	r.Address, r.Admin = listener.Addr(), adminListener.Addr()
+	r.admin = &http.Server{
+		Handler:           admin(r.ready, metrics, config.AdminAllowedHosts),
+		ReadHeaderTimeout: handshakeTimeout,
+		IdleTimeout:       time.Minute,
+	}
+	go func() {
+		if err := r.server.Serve(listener); err != nil {
+			slog.Error("the gRPC server ended", "error", err.Error())
+		}
+	}()
+	go func() {
+		if err := r.admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("the admin port ended", "error", err.Error())
+		}
+	}()
+	return nil
+}
+
+// Stop stops the service: not ready, a short delay, no new calls, and calls in flight end within
+// five seconds.
+func (r *Running) Stop() {
+	r.ready.set("stopping")
+	r.health.Shutdown()
+	time.Sleep(unreadyDelay)
+	r.end()
+	drained := make(chan struct{})
+	go func() {
+		r.server.GracefulStop()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-time.After(drainDeadline):
+		slog.Warn("the drain deadline passed; dropping the remaining calls")
+		r.server.Stop()
+	}
+	// Scrapes in progress are not worth a wait.
+	_ = r.admin.Close()
+}
+
+// endingHealth ends its watches when the service stops: they would hold their connections open, and
+// with them the drain, until its deadline.
+type endingHealth struct {
+	*health.Server
+	stopping context.Context
+}
+
+// Watch implements healthv1.HealthServer.
+func (h *endingHealth) Watch(
+	request *healthv1.HealthCheckRequest,
+	stream healthv1.Health_WatchServer,
+) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(h.stopping, cancel)()
+	return h.Server.Watch(request, &endingWatch{Health_WatchServer: stream, ctx: ctx})
+}
+
+type endingWatch struct {
+	healthv1.Health_WatchServer
+	ctx context.Context
+}
+
+// Context ends with the service.
+func (w *endingWatch) Context() context.Context { return w.ctx }

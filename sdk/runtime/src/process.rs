@@ -1,0 +1,52 @@
+//! A service as a process: five steps that every service repeats.
+
+use std::{error::Error, process::ExitCode};
+
+use clap::Args;
+
+use crate::{
+    args::{ServiceArgs, parse_args},
+    blocking::run_main,
+    service::{RunningService, shutdown_signal},
+    telemetry::Telemetry,
+};
+
+/// The `main` of a service: parses the command line, and serves until Ctrl-C or SIGTERM. `about` is
+/// the first line of its help.
+///
+/// Prints the help or an error and exits when the arguments are invalid.
+pub fn run_service<C, E>(
+    service: &'static str,
+    about: &'static str,
+    start: impl AsyncFnOnce(C, &Telemetry) -> Result<RunningService, E>,
+) -> ExitCode
+where
+    C: Args,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let args = parse_args::<ServiceArgs<C>>(service, about);
+    run_main(serve_until_signal(service, args, start))
+}
+
+/// Installs telemetry, starts a service, waits for Ctrl-C or SIGTERM, stops the service, and
+/// exports the last spans.
+///
+/// # Errors
+/// When telemetry or the service cannot start.
+pub async fn serve_until_signal<C, E>(
+    service: &'static str,
+    args: ServiceArgs<C>,
+    start: impl AsyncFnOnce(C, &Telemetry) -> Result<RunningService, E>,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    C: Args,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let telemetry = Telemetry::install(service, &args.telemetry)?;
+    let running = start(args.config, &telemetry).await.map_err(Into::into)?;
+    tracing::info!(address = %running.address, admin = %running.admin, "serving");
+    shutdown_signal().await;
+    running.stop().await;
+    telemetry.flush().await;
+    Ok(())
+}

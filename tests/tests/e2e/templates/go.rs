@@ -1,0 +1,100 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
+
+use drawbridge_tests::{
+    ServiceProcess, TestIssuer, TestMesh, go_modules, repository, serve_conformance,
+};
+
+use super::{NewService, check_rooms, start};
+use crate::{auth::rpcs::check_rejections, mcp::conformance::run_suite};
+
+#[tokio::test]
+async fn a_new_service_in_go_builds_passes_its_tests_and_serves_ai_clients() {
+    let service = NewService::write("go");
+    service.build(&[("GOPROXY", Path::new("off")), ("GOMODCACHE", &go_modules())]);
+    check_rooms(&service, || service.start_command()).await;
+}
+
+/// Runs a command of Go in a folder, and returns what it printed.
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder);
+    command.envs([("GOPROXY", Path::new("off")), ("GOMODCACHE", &go_modules())]);
+    let output = command.stdin(Stdio::null()).output().expect("Go");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn the_module_for_go_passes_its_tests() {
+    let tested = run(&repository().join("sdk/go"), "go", &["test", "./..."]);
+    assert!(tested.contains("ok  \tdrawbridge.dev/sdk/go/drawbridge\t"), "{tested}");
+}
+
+#[test]
+fn the_module_for_go_is_formatted_and_vetted() {
+    for folder in ["sdk/go", "tests/services/go"].map(|folder| repository().join(folder)) {
+        assert_eq!(run(&folder, "gofmt", &["-l", "."]), "");
+    }
+    run(&repository().join("sdk/go"), "go", &["vet", "./..."]);
+}
+
+/// The service of the conformance suite, built outside of the sources.
+static CONFORMANCE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-conformance");
+    fs::create_dir_all(&folder).expect("a folder");
+    let (source, root) = (repository().join("tests/services/go"), repository());
+    for entry in fs::read_dir(source).expect("the service") {
+        let entry = entry.expect("a file");
+        if entry.file_type().expect("a type").is_file() {
+            fs::copy(entry.path(), folder.join(entry.file_name())).expect("a file");
+        }
+    }
+    let replace = format!("-replace=drawbridge.dev/sdk/go={}", root.join("sdk/go").display());
+    let protos = root.join("tests/proto").display().to_string();
+    run(&folder, "go", &["mod", "edit", &replace]);
+    run(&folder, "go", &["tool", "drawbridge-gen", "-I", &protos, "conformance.proto"]);
+    run(&folder, "go", &["vet", "."]);
+    run(&folder, "go", &["build", "-o", "service"]);
+    folder.join("service")
+});
+
+fn conformance() -> Command {
+    Command::new(&*CONFORMANCE)
+}
+
+#[tokio::test]
+async fn every_rpc_of_a_service_in_go_rejects_a_missing_or_forged_transaction_token() {
+    let (keys, untrusted) =
+        (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
+    let mut service = conformance();
+    // The valid tokens would restart it.
+    service.arg("--fixed-contract");
+    let process = start(service, &keys.url.join("/jwks").expect("a URL"));
+    let (rpcs, rejected) = check_rejections(&process.url("http"), "test", &keys, &untrusted).await;
+    assert!(rpcs.len() > 40, "{rpcs:?}");
+    assert_eq!(rejected, rpcs.len() * 13);
+}
+
+async fn check_suite(revision: &str) {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let process: ServiceProcess = start(conformance(), &mesh.transaction_keys());
+    let edge = mesh.edge(&[("test", &process.url("http"))], |_| {}).await;
+    run_suite(&mesh, &edge, &["--requirements", revision], &[]).await;
+}
+
+#[tokio::test]
+async fn a_service_in_go_passes_the_suite_for_2025_11_25() {
+    check_suite("2025-11-25").await;
+}
+
+#[tokio::test]
+async fn a_service_in_go_passes_the_suite_for_2026_07_28() {
+    check_suite("2026-07-28").await;
+}
