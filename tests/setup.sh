@@ -3,9 +3,9 @@
 # everything is installed.
 #
 #   tests/setup.sh         everything
-#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the package for
-#                          tool services in Python, the MCP conformance suite, Redis, OpenBao (Vault's API), moto (AWS's APIs),
-#                          PostgreSQL, and Chromium
+#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), what tool
+#                          services in Python and Go need, the MCP conformance suite, Redis, OpenBao
+#                          (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven

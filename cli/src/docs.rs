@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use clap::Command;
 
 use crate::config;
 
@@ -38,17 +39,17 @@ pub struct DocsArgs {
 }
 
 /// All generated parts, by name.
-fn parts() -> BTreeMap<String, String> {
-    let parts = metrics::parts().chain(commands::parts()).chain(error_codes::parts());
+fn parts(command_line: Command) -> BTreeMap<String, String> {
+    let parts = metrics::parts().chain(commands::parts(command_line)).chain(error_codes::parts());
     parts.chain(ports::parts()).chain(config_files::parts()).collect()
 }
 
-/// Runs `drawbridge docs`.
+/// Runs `drawbridge docs` for this command line.
 ///
 /// # Errors
 /// When a page cannot be read or written, names an unknown part, or is out of date.
-pub fn run(args: &DocsArgs) -> anyhow::Result<()> {
-    let parts = parts();
+pub fn run(args: &DocsArgs, command_line: Command) -> anyhow::Result<()> {
+    let parts = parts(command_line);
     let (mut used, mut stale) = (BTreeSet::new(), Vec::new());
     for path in pages(&args.folder)? {
         let shown = path.display();

@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
         Some(Subcommands::Init(args)) => init::run(&args),
         Some(Subcommands::New(command)) => new::run(&command),
         Some(Subcommands::Client(command)) => client::run(&command),
-        Some(Subcommands::Docs(args)) => docs::run(&args),
+        Some(Subcommands::Docs(args)) => docs::run(&args, command_line::command()),
         Some(Subcommands::Man { folder }) => command_line::man(folder),
         Some(Subcommands::Completions { shell }) => command_line::print_completions(shell),
         Some(Subcommands::Token(args)) => token::run(args).await,

@@ -6,15 +6,13 @@ use drawbridge_runtime::{bounded, print_error};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
-use self::{
-    answers::Answers,
-    client::{Client, Failure},
-};
+use self::{answers::Answers, client::Client, failure::Failure};
 use crate::sign_in::SignInArgs;
 
 mod answers;
 mod client;
 mod events;
+mod failure;
 mod show;
 mod watch;
 

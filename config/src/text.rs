@@ -59,8 +59,8 @@ impl ConfigText {
         Self { has_secrets: true, ..self }
     }
 
-    /// The keys at the top level of TOML, as far as it can be read, or of JSON: of the object, or of
-    /// the objects in the array.
+    /// The keys at the top level of TOML, as far as it can be read, or of JSON: of the object, or
+    /// of the objects in the array.
     #[must_use]
     pub fn top_level_keys(&self) -> BTreeSet<String> {
         let keys = |value: Value| match value {

@@ -13,20 +13,21 @@ use tokio_util::sync::DropGuard;
 use url::Url;
 
 /// The options of every tool service. `PORT` is the default port of its gRPC server on loopback;
-/// its admin port is the next one. A service flattens it into its own options, or has no others:
+/// its admin port is the next one. A service flattens it after its own options, or has no others:
 ///
 /// ```
 /// #[derive(Clone, Debug, clap::Args)]
 /// struct Config {
-///     #[command(flatten)]
-///     service: drawbridge_sdk::ToolServiceConfig<7460>,
-///
 ///     /// The largest text, in bytes.
 ///     #[arg(long, default_value_t = 65_536)]
 ///     text_bytes_max: usize,
+///
+///     #[command(flatten)]
+///     service: drawbridge_sdk::ToolServiceConfig<7460>,
 /// }
 /// ```
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Tool service")]
 pub struct ToolServiceConfig<const PORT: u16 = 7450> {
     /// Where to serve gRPC: an address and a port, or `unix:/path` for this host only.
     // `default_value_t` would have one value for all `PORT`s.

@@ -5,20 +5,18 @@ use std::fmt::Write as _;
 use clap::{Arg, Command, builder::StyledStr};
 
 use super::table;
-use crate::command_line;
 
-pub(super) fn parts() -> impl Iterator<Item = (String, String)> {
+pub(super) fn parts(command_line: Command) -> impl Iterator<Item = (String, String)> {
     let services = drawbridge_mesh::services().map(|service| {
         let mut command = (service.command)();
         command.build();
         (format!("options {}", service.name), options(&command))
     });
-    services.chain([("commands".to_owned(), commands())])
+    services.chain([("commands".to_owned(), commands(command_line))])
 }
 
 /// A section for each command of `drawbridge`.
-fn commands() -> String {
-    let mut command = command_line::command();
+fn commands(mut command: Command) -> String {
     command.build();
     let mut text = String::new();
     describe_subcommands(&command, "drawbridge", &mut text);

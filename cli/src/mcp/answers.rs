@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use serde_json::{Map, Value, json};
 
-use super::client::Failure;
+use super::failure::Failure;
 
 const ACTIONS: [&str; 3] = ["accept", "decline", "cancel"];
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::client::{Client, Failure};
+use super::{client::Client, failure::Failure};
 
 /// The pause before a stream that has ended is opened again.
 const RECONNECT: Duration = Duration::from_secs(1);

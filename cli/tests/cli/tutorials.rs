@@ -10,6 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    REPOSITORY,
     commands::docs::{Block, blocks, path_with_the_binary},
     text,
     up::first_port,
@@ -17,6 +18,9 @@ use crate::{
 
 /// How long a mesh may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The commands that a reader leaves running.
+const UP: &str = "drawbridge up";
+const SERVICE: &str = ".venv/bin/python -m rooms_service";
 
 /// A reader of the tutorials: its terminals.
 struct Reader {
@@ -26,6 +30,7 @@ struct Reader {
     /// The first port of its meshes, so that other tests run beside it.
     first_port: u16,
     mesh: Option<Child>,
+    service: Option<Child>,
 }
 
 impl Reader {
@@ -33,7 +38,7 @@ impl Reader {
         let home = tempfile::tempdir().expect("a folder");
         let folder = home.path().join("work");
         fs::create_dir(&folder).expect("a folder");
-        Self { home, folder, first_port: first_port(), mesh: None }
+        Self { home, folder, first_port: first_port(), mesh: None, service: None }
     }
 
     fn state(&self) -> PathBuf {
@@ -46,17 +51,21 @@ impl Reader {
         bash.env("PATH", path_with_the_binary()).env("DRAWBRIDGE_STATE_DIR", self.state());
         bash.env("DRAWBRIDGE_UP_FIRST_PORT", self.first_port.to_string());
         bash.env("DRAWBRIDGE_UP_EMBEDDED", "true").env("DRAWBRIDGE_LOG", "warn");
+        let keys = format!("http://127.0.0.1:{}/.well-known/jwks.json", self.first_port + 11);
+        bash.env("DRAWBRIDGE_ROOMS_AUTH_JWKS_URL", keys);
+        // What `tests/setup.sh` has installed.
+        let wheels = tools().join("python-sdk/wheels");
+        bash.env("PIP_NO_INDEX", "true").env("PIP_FIND_LINKS", wheels);
         bash
     }
 
-    /// Runs a block as the reader does. `drawbridge up`, always the last command of its block, is
-    /// started and left running.
+    /// Runs a block as the reader does. [`UP`] and [`SERVICE`], each the last command of its block,
+    /// are started and left running.
     fn run(&mut self, block: &Block) {
         let place = format!("{}:{}", block.page, block.line);
         let script = block.text.trim_end();
-        let (first, up) = match script.rsplit_once('\n') {
-            Some((first, up)) if up.starts_with("drawbridge up") => (first, Some(up)),
-            None if script.starts_with("drawbridge up") => ("", Some(script)),
+        let (first, last) = match script.rsplit_once('\n') {
+            Some((first, last)) if [UP, SERVICE].contains(&last) => (first, Some(last)),
             _ => (script, None),
         };
         let folder = self.home.path().join("folder");
@@ -69,17 +78,22 @@ impl Reader {
             text(&output.stderr)
         );
         self.folder = fs::read_to_string(folder).expect("a folder").trim().into();
-        if let Some(up) = up {
-            self.start(&place, up);
+        match last {
+            Some(UP) => self.start_mesh(&place),
+            Some(_) => self.service = Some(self.background("service.log", SERVICE)),
+            None => {}
         }
     }
 
-    fn start(&mut self, place: &str, up: &str) {
-        self.stop();
-        let log = fs::File::create(self.home.path().join("up.log")).expect("a file");
-        let mut bash = self.bash(&format!("exec {up}"));
+    fn background(&self, log: &str, command: &str) -> Child {
+        let log = fs::File::create(self.home.path().join(log)).expect("a file");
+        let mut bash = self.bash(&format!("exec {command}"));
         bash.stdout(log.try_clone().expect("a file")).stderr(log).stdin(Stdio::null());
-        self.mesh = Some(bash.spawn().expect("bash"));
+        bash.spawn().expect("bash")
+    }
+
+    fn start_mesh(&mut self, place: &str) {
+        self.mesh = Some(self.background("up.log", UP));
         let began = Instant::now();
         while !has_mesh(&self.state()) {
             let log = || fs::read_to_string(self.home.path().join("up.log")).unwrap_or_default();
@@ -89,9 +103,9 @@ impl Reader {
     }
 
     fn stop(&mut self) {
-        if let Some(mut mesh) = self.mesh.take() {
-            let _ = Command::new("kill").args(["-INT", &mesh.id().to_string()]).status();
-            let _ = mesh.wait();
+        for mut child in [self.service.take(), self.mesh.take()].into_iter().flatten() {
+            let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            let _ = child.wait();
         }
     }
 }
@@ -100,6 +114,12 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Where `tests/setup.sh` installs.
+fn tools() -> PathBuf {
+    let default = || Path::new(REPOSITORY).join(".tools").into_os_string();
+    std::env::var_os("DRAWBRIDGE_TOOLS").unwrap_or_else(default).into()
 }
 
 fn has_mesh(state: &Path) -> bool {
@@ -123,7 +143,7 @@ fn inverted(script: &str) -> String {
 fn every_command_of_the_tutorials_runs_in_their_order() {
     let mut reader = Reader::new();
     let mut run = 0;
-    for page in ["first-call", "first-policy", "first-limit"] {
+    for page in ["first-call", "first-policy", "first-limit", "first-tool"] {
         for block in blocks(&format!("docs/tutorials/{page}.md")) {
             if block.info == "sh" {
                 reader.run(&block);
@@ -131,5 +151,5 @@ fn every_command_of_the_tutorials_runs_in_their_order() {
             }
         }
     }
-    assert!(run >= 15, "only {run} blocks were run");
+    assert!(run >= 20, "only {run} blocks were run");
 }

@@ -34,7 +34,8 @@ const NAMED_OTHERWISE: [(&str, &str); 15] = [
     ("token", "DRAWBRIDGE_CLIENT_TOKEN"),
 ];
 /// The prefixes of options under each heading. Options without a heading may have any prefix.
-const HEADINGS: [(&str, &[&str]); 15] = [
+const HEADINGS: [(&str, &[&str]); 16] = [
+    ("Tool service", &["listen", "admin-listen", "auth-"]),
     ("Telemetry", &["log", "otlp-", "admin-allowed-host"]),
     ("Between services", &["mtls-", "allow-plaintext"]),
     ("TLS handshakes", &["handshake"]),

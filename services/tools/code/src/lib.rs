@@ -32,10 +32,6 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// What every tool service has.
-    #[command(flatten)]
-    pub service: ToolServiceConfig<7210>,
-
     /// The root folder of the source tree.
     #[arg(long, default_value = ".")]
     pub root: PathBuf,
@@ -66,6 +62,10 @@ pub struct Config {
     /// The maximum number of concurrent calls. Further calls queue until their deadlines.
     #[arg(long, default_value_t = 64)]
     pub jobs_max: usize,
+
+    /// What every tool service has.
+    #[command(flatten)]
+    pub service: ToolServiceConfig<7210>,
 }
 
 impl Config {

@@ -45,10 +45,6 @@ const REQUEST_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + 1024;
 /// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// What every tool service has.
-    #[command(flatten)]
-    pub service: ToolServiceConfig<7220>,
-
     /// The database of invoices: `postgres://host/database` without a user, `sqlite:path` or
     /// `sqlite::memory:`.
     // A secret, so that a password given here by mistake is not printed.
@@ -80,6 +76,10 @@ pub struct Config {
     /// The source of PostgreSQL users.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
+
+    /// What every tool service has.
+    #[command(flatten)]
+    pub service: ToolServiceConfig<7220>,
 }
 
 impl Config {

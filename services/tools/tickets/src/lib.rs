@@ -34,10 +34,6 @@ const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// What every tool service has.
-    #[command(flatten)]
-    pub service: ToolServiceConfig<7230>,
-
     /// The https URL of the helpdesk of tenants whose secret contains no URL. Its API must be
     /// Zammad's.
     #[arg(long)]
@@ -55,6 +51,10 @@ pub struct Config {
     /// The source of the helpdesks' tokens.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
+
+    /// What every tool service has.
+    #[command(flatten)]
+    pub service: ToolServiceConfig<7230>,
 }
 
 impl Config {
