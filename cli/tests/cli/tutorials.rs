@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -10,17 +11,17 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    REPOSITORY,
     commands::docs::{Block, blocks, path_with_the_binary},
     text,
-    up::first_port,
+    up::{first_port, tool},
 };
 
-/// How long a mesh may take to start.
+/// How long a mesh or a service may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The commands that a reader leaves running.
 const UP: &str = "drawbridge up";
 const SERVICE: &str = ".venv/bin/python -m rooms_service";
+const SERVICE_ADDRESS: &str = "127.0.0.1:7450";
 
 /// A reader of the tutorials: its terminals.
 struct Reader {
@@ -54,7 +55,7 @@ impl Reader {
         let keys = format!("http://127.0.0.1:{}/.well-known/jwks.json", self.first_port + 11);
         bash.env("DRAWBRIDGE_ROOMS_AUTH_JWKS_URL", keys);
         // What `tests/setup.sh` has installed.
-        let wheels = tools().join("python-sdk/wheels");
+        let wheels = tool("python-sdk/wheels");
         bash.env("PIP_NO_INDEX", "true").env("PIP_FIND_LINKS", wheels);
         bash
     }
@@ -80,7 +81,7 @@ impl Reader {
         self.folder = fs::read_to_string(folder).expect("a folder").trim().into();
         match last {
             Some(UP) => self.start_mesh(&place),
-            Some(_) => self.service = Some(self.background("service.log", SERVICE)),
+            Some(_) => self.start_service(&place),
             None => {}
         }
     }
@@ -92,12 +93,21 @@ impl Reader {
         bash.spawn().expect("bash")
     }
 
+    fn start_service(&mut self, place: &str) {
+        self.service = Some(self.background("service.log", SERVICE));
+        self.wait(place, "service.log", || TcpStream::connect(SERVICE_ADDRESS).is_ok());
+    }
+
     fn start_mesh(&mut self, place: &str) {
         self.mesh = Some(self.background("up.log", UP));
+        self.wait(place, "up.log", || has_mesh(&self.state()));
+    }
+
+    fn wait(&self, place: &str, log: &str, serves: impl Fn() -> bool) {
         let began = Instant::now();
-        while !has_mesh(&self.state()) {
-            let log = || fs::read_to_string(self.home.path().join("up.log")).unwrap_or_default();
-            assert!(began.elapsed() < START_TIMEOUT, "{place}: no mesh:\n{}", log());
+        while !serves() {
+            let log = || fs::read_to_string(self.home.path().join(log)).unwrap_or_default();
+            assert!(began.elapsed() < START_TIMEOUT, "{place}: it does not start:\n{}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -114,12 +124,6 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Where `tests/setup.sh` installs.
-fn tools() -> PathBuf {
-    let default = || Path::new(REPOSITORY).join(".tools").into_os_string();
-    std::env::var_os("DRAWBRIDGE_TOOLS").unwrap_or_else(default).into()
 }
 
 fn has_mesh(state: &Path) -> bool {

@@ -1,7 +1,7 @@
 //! The metrics of auth.
 
 drawbridge_runtime::metric_table! {
-    /// Decisions.
+    /// Decisions, by operation and outcome.
     DECISIONS: Counter<Count> = "auth_decisions_total" ["operation", "outcome"];
     /// Decision records that could not be written.
     DECISION_LOG_ERRORS: Counter<Count> = "auth_decision_log_errors_total" [];

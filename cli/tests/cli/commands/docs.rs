@@ -29,7 +29,7 @@ const EXAMPLES: [&str; 4] = [
 /// The maximum number of `no-run` blocks in those pages.
 const NOT_RUN_MAX: usize = 3;
 /// Options of other programs.
-const FOREIGN_OPTIONS: [&str; 1] = ["service-account-issuer"];
+const FOREIGN_OPTIONS: [&str; 2] = ["service-account-issuer", "debug"];
 /// Variables without an option.
 const OTHER_VARIABLES: [&str; 3] =
     ["DRAWBRIDGE_STATE_DIR", "DRAWBRIDGE_TOOLS", "DRAWBRIDGE_COMMIT"];

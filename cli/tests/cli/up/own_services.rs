@@ -19,16 +19,20 @@ permit (principal, action in [Action::"read_tool"], resource in Service::"greete
 
 /// The tool service in Python, and its URL. It trusts auth of the mesh with this first port.
 fn greeter(first_port: u16) -> (ChildGuard, String) {
-    let mut command = Command::new(tool("python/bin/python"));
-    let clients = Path::new(REPOSITORY).join("tests/clients/python");
-    command.arg(clients.join("service.py")).arg(Path::new(REPOSITORY).join("proto/proto"));
-    command.arg(format!("http://127.0.0.1:{}/.well-known/jwks.json", first_port + 11));
-    let mut service = ChildGuard(command.stdout(Stdio::piped()).spawn().expect("the service"));
-    let mut port = String::new();
-    BufReader::new(service.0.stdout.take().expect("its output"))
-        .read_line(&mut port)
-        .expect("a port");
-    (service, format!("http://127.0.0.1:{}", port.trim()))
+    let mut command = Command::new(tool("python-sdk/bin/python"));
+    command.arg(Path::new(REPOSITORY).join("tests/services/python/greeter_service.py"));
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let keys = format!("http://127.0.0.1:{}/.well-known/jwks.json", first_port + 11);
+    command.args(["--auth-jwks-url", &keys]);
+    let mut service = ChildGuard(command.stderr(Stdio::piped()).spawn().expect("the service"));
+    let mut log = BufReader::new(service.0.stderr.take().expect("its log")).lines();
+    let serving = log.by_ref().find_map(|line| {
+        let event: Value = serde_json::from_str(&line.expect("a line")).ok()?;
+        (event["message"] == "serving").then_some(event)
+    });
+    std::thread::spawn(move || log.for_each(drop));
+    let serving = serving.expect("it serves");
+    (service, format!("http://{}", serving["address"].as_str().expect("an address")))
 }
 
 /// Runs a command that `up` advises.

@@ -57,7 +57,7 @@ class Settings:
     log_format: str = "auto"
     """`auto` (pretty on a terminal, JSON elsewhere), `json` or `pretty`."""
     log: str = "info"
-    """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
+    """The lowest level that is logged: `debug`, `info`, `warn` or `error`."""
 
     def check(self) -> None:
         """Checks what arguments alone do not. Raises `ValueError`."""
@@ -191,7 +191,7 @@ def parse_settings(
         variable="DRAWBRIDGE_ADMIN_ALLOWED_HOST",
     )
     formats = _one_of("auto", "json", "pretty")
-    levels = _one_of("debug", "info", "warning", "error")
+    levels = _one_of("debug", "info", "warn", "warning", "error")
     add("log-format", formats, "auto", "auto, json or pretty", variable="DRAWBRIDGE_LOG_FORMAT")
     add("log", levels, "info", "the lowest level that is logged", variable="DRAWBRIDGE_LOG")
     parsed = vars(parser.parse_args(arguments))

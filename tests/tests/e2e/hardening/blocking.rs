@@ -220,7 +220,8 @@ fn no_service_waits_for_blocking_work_at_shutdown() {
         }
         let text = fs::read_to_string(&main).expect("a file");
         assert!(
-            text.contains("run_main(") && !text.contains("#[tokio::main"),
+            ["run_main(", "run_service("].iter().any(|main| text.contains(main))
+                && !text.contains("#[tokio::main"),
             "{}",
             main.display()
         );
