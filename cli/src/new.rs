@@ -91,7 +91,7 @@ pub struct Report {
 /// Runs `drawbridge new`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn run(command: &NewCommand) -> anyhow::Result<()> {
     let NewCommand::Service(args) = command;
     let report = write(args)?;
