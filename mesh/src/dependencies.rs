@@ -20,7 +20,7 @@ mod vault;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use run_folder::{RunFolder, remove_leftovers};
-pub use server::Server;
+pub use server::{ReservedPort, Server};
 pub use vault::{Storage, Vault};
 
 /// The same script that a database administrator runs.

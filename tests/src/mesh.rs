@@ -1,12 +1,14 @@
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use drawbridge_credentials::VaultConfig;
-use drawbridge_mesh::{HostedService, Mesh, MeshConfig, Ports, WORKLOAD};
+use drawbridge_mesh::{
+    HostedService, Mesh, MeshConfig, Ports, WORKLOAD, dependencies::ReservedPort,
+};
 use drawbridge_runtime::{Listen, LogFormat, LogSink, TelemetryConfig};
 use drawbridge_sdk::ToolServiceConfig;
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
@@ -163,12 +165,9 @@ impl TestMesh {
     /// A replica of auth over the policies of this mesh, not yet started. It has its own signing
     /// keys.
     pub fn auth(&self, change: impl FnOnce(&mut drawbridge_auth::Config)) -> Auth {
-        let free = || {
-            TcpListener::bind("127.0.0.1:0")
-                .and_then(|listener| listener.local_addr())
-                .expect("a port")
-        };
-        let (address, admin) = (free(), free());
+        let ports = [(); 2].map(|()| ReservedPort::new().expect("a port"));
+        let [address, admin] =
+            [0, 1].map(|index| SocketAddr::from((Ipv4Addr::LOCALHOST, ports[index].number)));
         let issuer = self.mesh.state.issuer_name().to_owned();
         let mut config = drawbridge_auth::Config {
             listen: Listen::Address(address),
@@ -187,6 +186,7 @@ impl TestMesh {
             keys: url(admin, "/.well-known/jwks.json"),
             config,
             telemetry: self.config.telemetry.clone(),
+            _ports: ports,
         }
     }
 
@@ -327,6 +327,8 @@ pub struct Auth {
     pub keys: Url,
     config: drawbridge_auth::Config,
     telemetry: TelemetryConfig,
+    /// No other process gets its ports while it is stopped.
+    _ports: [ReservedPort; 2],
 }
 
 impl Auth {

@@ -147,8 +147,9 @@ pub(super) fn prepare(program: &'static str) -> Result<(RunFolder, ReservedPort)
 
 /// A port on loopback that the system assigns to no other process while this exists.
 #[derive(Debug)]
-pub(super) struct ReservedPort {
-    pub(super) number: u16,
+pub struct ReservedPort {
+    /// Its number.
+    pub number: u16,
     /// Bound, but not listening. Linux lets a server listen on the port of such a socket, if both
     /// set `SO_REUSEADDR`; elsewhere the port is free, but not reserved.
     #[cfg(target_os = "linux")]
@@ -156,7 +157,11 @@ pub(super) struct ReservedPort {
 }
 
 impl ReservedPort {
-    pub(super) fn new() -> io::Result<Self> {
+    /// Reserves a free port.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn new() -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
