@@ -40,7 +40,9 @@ fn embed(constant: &str, folder: &str, file: &str) -> io::Result<()> {
     let mut code = format!("pub(crate) const {constant}: &[(&str, &str)] = &[\n");
     for path in paths {
         let name = path.strip_prefix(&folder).unwrap_or(&path);
-        writeln!(code, "    ({name:?}, include_str!({path:?})),").map_err(io::Error::other)?;
+        // The content and not its path: a target folder may outlive the checkout that filled it.
+        let content = fs::read_to_string(&path)?;
+        writeln!(code, "    ({name:?}, {content:?}),").map_err(io::Error::other)?;
     }
     code.push_str("];\n");
     fs::write(PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(file), code)
