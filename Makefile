@@ -56,6 +56,11 @@ keycloak-test: ## Sign in at a real Keycloak (Java and Maven); not part of `make
 	tests/setup.sh keycloak
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
 
+.PHONY: jaeger-test
+jaeger-test: ## Run the tutorial's trace with a real Jaeger (Go); not part of `make test`.
+	tests/setup.sh jaeger
+	cargo test --package drawbridge-cli --test cli --locked -- at_jaeger --ignored --nocapture
+
 .PHONY: validators-test
 validators-test: ## Compare invoice findings with the official rules of EN 16931 (Java and Maven); not part of `make test`.
 	tests/setup.sh validators
@@ -66,6 +71,15 @@ validators-test: ## Compare invoice findings with the official rules of EN 16931
 terraform-test: ## Set up a Vault with Terraform like `drawbridge vault bootstrap`; not part of `make test`.
 	tests/setup.sh test
 	cargo test --package drawbridge-tests --test e2e --locked -- credentials::terraform --ignored --nocapture
+
+# The binaries of services in a release build.
+RELEASE := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+
+.PHONY: replicas-test
+replicas-test: ## Restart, kill, hang and scale replicas at 50 calls a second, in a release build; `make test` does so for shorter.
+	tests/setup.sh test
+	cargo build --release --locked $(foreach service,auth edge code invoices tickets,--package drawbridge-$(service))
+	DRAWBRIDGE_REPLICAS_BINARIES=$(RELEASE) cargo test --workspace --locked --test e2e -- replicas:: --test-threads=1
 
 .PHONY: lint
 lint: ## Check formatting, clippy, docs, protos, policies, dependencies and the arrows between crates.
@@ -97,6 +111,33 @@ SBOM ?= target/sbom
 sbom: ## Write a software bill of materials (CycloneDX) for each shipped binary into SBOM=target/sbom.
 	tests/setup.sh sbom
 	tests/sbom.sh $(SBOM)
+
+.PHONY: chart-check
+chart-check: ## Check deploy/: the Helm chart on Kubernetes 1.28 to 1.37, the Dockerfile, Compose, systemd units; `make test` does it too.
+	tests/setup.sh deploy
+	tests/deploy/check.sh
+
+# Where the images' binaries are optimized across crates: `thin`, or `off`, which takes less time.
+LTO ?= thin
+
+.PHONY: images
+images: ## Build the image of each service with podman or docker, and print their sizes; LTO=off is quicker.
+	LTO=$(LTO) deploy/images.sh
+
+.PHONY: containers-test
+containers-test: ## Run the images with podman as chart and Compose file deploy them, and call a tool; not part of `make test`.
+	tests/setup.sh containers
+	tests/deploy/containers.sh
+
+# The output folder of `make release-check`.
+RELEASE ?= target/release-check
+
+.PHONY: release-check
+release-check: ## Check that a release is complete: version, changelog, tag, images, chart, SBOM, checksums in RELEASE=target/release-check.
+	tests/setup.sh deploy
+	tests/setup.sh sbom
+	@status=0; tests/release.sh versions || status=1; tests/release.sh notes || status=1; \
+		tests/release.sh artifacts $(RELEASE) || status=1; exit $$status
 
 .PHONY: format
 format: ## Format everything.

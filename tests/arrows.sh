@@ -62,7 +62,7 @@ for service in "${services[@]}"; do
 done
 # Only tool services have leases, and they alone use the face for their authors.
 for service in "${core[@]}"; do
-    forbid "$service" drawbridge-credentials drawbridge-sdk vaultrs
+    forbid "$service" drawbridge-credentials drawbridge-sdk
 done
 for part in drawbridge-sdk "${parts[@]}"; do
     forbid "$part" "${services[@]}" drawbridge-mesh drawbridge-cli rmcp cedar-policy

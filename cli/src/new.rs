@@ -7,9 +7,10 @@ use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
 
-use self::{name::ServiceName, sdk::Sdk, template::Template};
+use self::{mesh::MeshFiles, name::ServiceName, sdk::Sdk, template::Template};
 use crate::demo;
 
+mod mesh;
 mod name;
 mod sdk;
 mod template;
@@ -25,7 +26,7 @@ pub enum NewCommand {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  drawbridge new service rooms --lang python
+  drawbridge new service rooms --lang python --offer
   drawbridge new service meeting_rooms --lang rust --out ~/src/meeting-rooms
 
 Prints the commands that build and start it. Overwrites nothing.")]
@@ -49,6 +50,11 @@ pub struct ServiceArgs {
     /// published yet. Default: the checkout that this program was built from.
     #[arg(long, value_name = "CHECKOUT")]
     sdk: Option<PathBuf>,
+
+    /// Offer it in the mesh whose files are in the working directory, as `drawbridge init` writes
+    /// them: add it to edge.toml, and its policy to policies/.
+    #[arg(long)]
+    offer: bool,
 
     /// Print what was written as one line of JSON.
     #[arg(long)]
@@ -84,7 +90,9 @@ pub struct Report {
     pub files: Vec<String>,
     /// The commands that build, test and start it, in its folder.
     pub build: Vec<String>,
-    /// The commands that offer it to AI clients, in the folder of a mesh.
+    /// The files of the mesh that name it now.
+    pub mesh_files: Vec<PathBuf>,
+    /// The commands that are left to offer it to AI clients, in the folder of a mesh.
     pub offer: Vec<String>,
 }
 
@@ -103,6 +111,10 @@ pub fn run(command: &NewCommand) -> anyhow::Result<()> {
     anstream::println!("wrote a tool service in {} to {folder}", args.lang);
     anstream::println!("\nBuild and start it:\n  cd {folder}");
     report.build.iter().for_each(|line| anstream::println!("  {line}"));
+    if !report.mesh_files.is_empty() {
+        let files = report.mesh_files.iter().map(|file| file.display().to_string());
+        anstream::println!("\nadded it to {}", files.collect::<Vec<_>>().join(" and "));
+    }
     anstream::println!("\nOffer it to AI clients, in the folder of your mesh:");
     report.offer.iter().for_each(|line| anstream::println!("  {line}"));
     Ok(())
@@ -111,7 +123,8 @@ pub fn run(command: &NewCommand) -> anyhow::Result<()> {
 /// Writes a new tool service.
 ///
 /// # Errors
-/// When the folder has files already, no SDK is found, or a file cannot be written.
+/// When the folder has files already, no SDK is found, or a file cannot be written. With `--offer`
+/// also when the mesh has no config file or has this service already; then nothing is written.
 pub fn write(args: &ServiceArgs) -> anyhow::Result<Report> {
     let sdk = Sdk::find(args.sdk.as_deref(), args.lang)?;
     let template = Template::new(args.lang, &args.name, args.port, &sdk);
@@ -119,16 +132,23 @@ pub fn write(args: &ServiceArgs) -> anyhow::Result<Report> {
     if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is not empty: choose another folder with --out", folder.display());
     }
+    let mesh = args.offer.then(|| MeshFiles::with(&args.name, args.port)).transpose()?;
     let files = template.files();
     for (name, content) in &files {
         let path = folder.join(name);
         demo::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let mut offer = template.offer_commands(&folder);
+    if let Some(mesh) = &mesh {
+        mesh.write(&folder)?;
+        offer.retain(|command| command.starts_with("drawbridge policy schema"));
+    }
     Ok(Report {
         service: args.name.as_str().to_owned(),
         files: files.into_iter().map(|(name, _)| name).collect(),
         build: template.build_commands(),
-        offer: template.offer_commands(&folder),
+        mesh_files: mesh.map_or_else(Vec::new, MeshFiles::into_paths),
+        offer,
         folder,
     })
 }

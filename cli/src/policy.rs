@@ -1,4 +1,5 @@
-//! `drawbridge policy`: checks, tests and explains a policy folder before it is deployed.
+//! `drawbridge policy`: checks, tests and explains a policy folder before it is deployed, and
+//! distributes it to replicas of auth.
 //!
 //! Exit codes: 0, success; 1, a negative result (a problem, a failed case, a denial, a changed
 //! decision); 2, an error.
@@ -9,11 +10,14 @@ use drawbridge_auth::policy::{PolicyError, PolicyWorkspace, Problem, Severity};
 use drawbridge_runtime::print_error;
 use serde::Serialize;
 
+mod bundle;
 mod check;
 mod diff;
 mod explain;
+mod key;
 mod paint;
 pub mod schema;
+mod status;
 mod test;
 mod who_can;
 
@@ -34,6 +38,16 @@ pub enum PolicyCommand {
     ///
     /// A tool that is not in the catalog is hidden, and calls of it are denied.
     Schema(schema::SchemaArgs),
+    /// Make a private key that signs bundles of policies, and print its public key.
+    Key(key::KeyArgs),
+    /// Check and test a policy folder, and write it as one signed file for many replicas of auth.
+    Bundle(bundle::BundleArgs),
+    /// Add signatures to a bundle, where auth wants several.
+    Sign(bundle::SignArgs),
+    /// Upload a bundle and its signature to where auth fetches them.
+    Push(bundle::PushArgs),
+    /// Show which policies each replica of auth has in force, and which replicas are behind.
+    Status(status::StatusArgs),
 }
 
 /// Options of several subcommands.
@@ -69,6 +83,11 @@ pub async fn run(command: PolicyCommand) -> ExitCode {
         PolicyCommand::Explain(args) => explain::run(&args),
         PolicyCommand::WhoCan(args) => who_can::run(&args),
         PolicyCommand::Diff(args) => diff::run(&args),
+        PolicyCommand::Key(args) => key::run(&args),
+        PolicyCommand::Bundle(args) => bundle::make(&args),
+        PolicyCommand::Sign(args) => bundle::sign(&args),
+        PolicyCommand::Push(args) => bundle::upload(&args).await,
+        PolicyCommand::Status(args) => status::run(&args).await,
         PolicyCommand::Schema(args) => match schema::run(args).await {
             Ok(()) => Ok(Verdict::Good),
             Err(error) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::ServiceAddress;
-use drawbridge_runtime::{TelemetryConfig, private_files, shutdown_signal};
+use drawbridge_runtime::{ShutdownSignals, TelemetryConfig, private_files};
 use secrecy::SecretString;
 use url::Url;
 
@@ -175,7 +175,7 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     dependencies.migrate().await?;
     let mesh = Mesh::start(&config(&args, &files, &dependencies, &folder, name)).await?;
     // Before any output: its reader may stop the mesh at once.
-    let (shutdown, hangup) = (shutdown_signal(), hangup::signal());
+    let (mut shutdown, hangup) = (ShutdownSignals::listen(), hangup::signal());
     let state =
         mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let (dependencies, own_services) = tokio::join!(
@@ -189,12 +189,15 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
         anstream::println!("{}", report::as_text(&up));
     }
     tokio::select! {
-        () = shutdown => {}
+        () = shutdown.next() => {}
         () = hangup => {}
     }
     anstream::eprintln!("stopping …");
     drop(state);
-    up.mesh.stop().await;
+    tokio::select! {
+        () = up.mesh.stop() => {}
+        () = shutdown.next() => anstream::eprintln!("a second signal: ending at once"),
+    }
     Ok(())
 }
 

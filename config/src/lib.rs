@@ -10,6 +10,7 @@ pub use self::{
     error::{ConfigError, Mistake},
     mistakes::Mistakes,
     name::{Name, NameError, Namespace, NamespaceError},
+    place::Place,
     suggest::closest,
     text::ConfigText,
     value::{Bounded, Spanned},
@@ -22,7 +23,9 @@ pub mod issuers;
 mod json;
 mod mistakes;
 mod name;
+mod place;
 pub mod policy;
+pub mod policy_keys;
 pub mod setup;
 mod structure;
 mod suggest;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ConfigError, ConfigText, Mistake, Spanned,
+    ConfigError, ConfigText, Mistake, Place, Spanned,
     found::Found,
     structure::{self, Entry, MISTAKES_MAX},
 };
@@ -139,7 +139,9 @@ impl<'a> Mistakes<'a> {
     }
 
     fn mistake(&self, span: Range<usize>, problem: String, help: Option<String>) -> Mistake {
-        Mistake::new(self.text.as_str(), !self.text.has_secrets(), span, problem, help)
+        let place = Place::new(self.text.as_str(), span);
+        let place = if self.text.has_secrets() { place.without_text() } else { place };
+        Mistake { place, problem, help }
     }
 
     fn entry(&self, at: usize) -> Option<&Entry> {

@@ -52,6 +52,8 @@ pub const WORKLOAD: &str = "drawbridge-cli";
 const WORKER_THREADS: usize = 2;
 /// How long the services may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(20);
+/// How long to wait for what they depend on.
+const DEPENDENCIES_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The config of a mesh.
 #[derive(Clone, Debug)]
@@ -271,11 +273,15 @@ impl Mesh {
         let deadline = tokio::time::Instant::now() + READY_DEADLINE;
         for service in &self.services {
             let readiness = service.running.readiness();
-            if tokio::time::timeout_at(deadline, readiness.wait_ready()).await.is_err() {
+            if tokio::time::timeout_at(deadline, readiness.wait_started()).await.is_err() {
                 let reason = readiness.reason().unwrap_or_default();
                 return Err(MeshError::NotReady { service: service.telemetry.service(), reason });
             }
         }
+        // What the mesh does not start, as another issuer, may be away.
+        let ready = self.services.iter().map(|service| service.running.readiness());
+        let ready = futures::future::join_all(ready.map(|it| async move { it.wait_ready().await }));
+        let _ = tokio::time::timeout(DEPENDENCIES_DEADLINE, ready).await;
         Ok(())
     }
 

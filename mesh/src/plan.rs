@@ -215,7 +215,7 @@ impl Plan {
             issuer_tenants: issuer_tenants(config)?,
             issuers: config.issuers.clone(),
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
-            policies: config.policies.clone(),
+            policies: config.policies.clone().into(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),
             redis_url: config.redis_url.clone(),
             revocations_file: config.revocations_file.clone(),

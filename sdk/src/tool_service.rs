@@ -1,15 +1,19 @@
 //! What every tool service repeats: its options, its start, and the errors of both.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    future::ready,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use drawbridge_runtime::{
-    Admin, BindError, Listen, Readiness, RunningService, ServiceBuilder, Telemetry, parse_defaults,
+    Admin, BindError, Effect, Listen, Readiness, RunningService, ServiceBuilder, Telemetry,
+    backoff::ReconnectDelays, parse_defaults,
 };
 use drawbridge_transport::{
     GrpcServer, GrpcService, MtlsError, MtlsServerConfig, Peers, SpiffeId,
+    jwks::Jwks,
     transaction_token::{Verifier, VerifierError},
 };
-use tokio_util::sync::DropGuard;
 use url::Url;
 
 /// The options of every tool service. `PORT` is the default port of its gRPC server on loopback;
@@ -93,6 +97,7 @@ impl<const PORT: u16> ToolServiceConfig<PORT> {
             &self.auth_issuer,
             self.auth_jwks_url,
         )?;
+        watch_auth_keys(&builder, verifier.keys());
         Ok(ToolServiceBuilder {
             name: name.to_owned(),
             admin: Admin::new(&self.admin_listen, telemetry),
@@ -106,6 +111,25 @@ impl<const PORT: u16> ToolServiceConfig<PORT> {
             request_bytes_max: None,
         })
     }
+}
+
+/// Without auth's keys the service refuses every call. Once it has them, it uses them for an hour
+/// without auth.
+fn watch_auth_keys(builder: &ServiceBuilder, keys: &Jwks) {
+    let fetching = keys.clone();
+    builder.tasks().spawn_until_stopping(async move {
+        let mut delays = ReconnectDelays::default();
+        while fetching.fetch_ahead().await.is_err() {
+            delays.wait().await;
+        }
+    });
+    let keys = keys.clone();
+    let check = move || {
+        let reason = || "have not been fetched, or are too old".to_owned();
+        ready(keys.is_usable().then_some(()).ok_or_else(reason))
+    };
+    let condition = builder.readiness().condition("auth_keys", Effect::Required);
+    builder.spawn(condition.monitor(check, builder.stopping()));
 }
 
 /// A tool service could not start.
@@ -162,11 +186,10 @@ impl ToolServiceBuilder {
         self.builder.readiness()
     }
 
-    /// Releases the resources of calls when the service stops: once the guard is dropped, which the
-    /// code that serves the calls holds, or after a deadline of some seconds.
-    #[must_use = "without the guard calls in flight lose their resources"]
-    pub fn on_drained(&self, release: impl Future<Output = ()> + Send + 'static) -> DropGuard {
-        self.builder.on_drained(release)
+    /// Releases the resources of calls once the calls have ended, or the drain timeout has passed.
+    /// It may take five seconds.
+    pub fn on_drained(&self, release: impl Future<Output = ()> + Send + 'static) {
+        self.builder.on_drained(release);
     }
 
     /// Connects to other services of the mesh and authenticates them.
@@ -184,7 +207,9 @@ impl ToolServiceBuilder {
         &self,
         config: crate::credentials::CredentialsConfig,
     ) -> Result<crate::credentials::Credentials, crate::credentials::SetupError> {
-        config.open(self.name(), self.peers(), self.auth_id())
+        let credentials = config.open(self.name(), self.peers(), self.auth_id())?;
+        credentials.watch_source(&self.builder);
+        Ok(credentials)
     }
 
     /// The contract, for reflection, if it is not in `drawbridge-proto`: an encoded

@@ -29,7 +29,11 @@ pub struct Reply {
 
 impl Client {
     pub(crate) fn new(url: Url, token: Option<String>) -> Self {
-        Self { url, token, http: reqwest::Client::new() }
+        Self::with_http(reqwest::Client::new(), url, token)
+    }
+
+    pub(crate) fn with_http(http: reqwest::Client, url: Url, token: Option<String>) -> Self {
+        Self { url, token, http }
     }
 
     /// The same client at another endpoint.
@@ -78,15 +82,23 @@ impl Client {
 
     /// Sends a request that the test changed after building it.
     pub async fn send_built(&self, request: reqwest::Result<reqwest::Request>) -> Reply {
-        let response = self.http.execute(request.expect("a request")).await.expect("a response");
+        self.try_send(request.expect("a request")).await.expect("a response")
+    }
+
+    /// Sends a request to an edge that may be gone.
+    ///
+    /// # Errors
+    /// When there is no complete response.
+    pub async fn try_send(&self, request: reqwest::Request) -> reqwest::Result<Reply> {
+        let response = self.http.execute(request).await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.expect("a body");
+        let text = response.text().await?;
         let last_event = text.lines().rev().find_map(|line| line.strip_prefix("data: "));
         let json = serde_json::from_str(last_event.unwrap_or(&text)).unwrap_or(Value::Null);
         let request_id =
             headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
         assert!(!request_id.is_empty() && request_id != REQUEST_ID, "{headers:?}");
-        Reply { status, headers, text, json }
+        Ok(Reply { status, headers, text, json })
     }
 
     /// Sends these bytes as the body of an MCP request.
@@ -103,6 +115,17 @@ impl Client {
     /// Calls a tool.
     pub async fn call_tool(&self, name: &str, arguments: Value) -> Reply {
         self.call("tools/call", json!({ "name": name, "arguments": arguments })).await
+    }
+
+    /// Calls a tool of an edge that may be gone.
+    ///
+    /// # Errors
+    /// When there is no complete response.
+    pub async fn try_call_tool(&self, name: &str, arguments: Value) -> reqwest::Result<Reply> {
+        let params = json!({ "name": name, "arguments": arguments });
+        let message =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        self.try_send(self.post().body(message.to_string()).build()?).await
     }
 
     /// The names of the listed tools.

@@ -8,10 +8,12 @@
 )]
 
 mod browser;
+mod bundles;
 pub mod cached;
 mod client;
 mod collector;
 pub mod conformance;
+pub mod fleet;
 mod issuer;
 mod keycloak;
 mod mesh;
@@ -23,12 +25,14 @@ mod proxy;
 mod redis;
 mod service_process;
 mod spy;
+mod tcp_proxy;
 mod tls;
 mod tools;
 mod vault;
 
 pub use self::redis::{Redis, RedisCluster, RedisSentinel};
 pub use browser::{authorize_as, sign_in};
+pub use bundles::{FileServer, OciRegistry};
 pub use client::{Client, REQUEST_ID, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
@@ -43,6 +47,7 @@ pub use postgres::Postgres;
 pub use proxy::{Proxy, ProxyMode};
 pub use service_process::ServiceProcess;
 pub use spy::Spy;
+pub use tcp_proxy::{TcpProxy, UpstreamState};
 pub use tls::{SignedCertificate, TestAuthority, TlsListener};
 pub use tools::{
     chromium, conformance_suite, go_client, go_modules, java_client, node_modules, node_modules_of,

@@ -158,7 +158,7 @@ impl TestMesh {
             drawbridge_edge::start(config, &telemetry).await
         });
         let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        hosted.running.readiness().wait_ready().await;
+        hosted.running.readiness().wait_started().await;
         Edge { hosted, url: format!("http://{address}/mcp").parse().expect("a URL") }
     }
 
@@ -174,7 +174,7 @@ impl TestMesh {
             admin_listen: Listen::Address(admin),
             allow_private_addresses: true,
             internal_audience: self.mesh.state.internal_audience.clone(),
-            policies: self.policies.path().to_owned(),
+            policies: self.policies.path().to_owned().into(),
             ..drawbridge_auth::Config::new(issuer, vec![self.mesh.mcp_url.to_string()])
         };
         change(&mut config);
@@ -332,6 +332,13 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// The same replica with another configuration.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut drawbridge_auth::Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
     /// Starts it.
     pub async fn start(&self) -> HostedService {
         self.try_start().await.unwrap_or_else(|error| panic!("{error}"))

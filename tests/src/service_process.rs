@@ -2,12 +2,13 @@ use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
+    time::Duration,
 };
 
 use serde_json::Value;
 use url::Url;
 
-/// A tool service that runs as a process of its own, in any language. It ends when it is dropped.
+/// A service that runs as a process of its own, in any language. It ends when it is dropped.
 #[derive(Debug)]
 pub struct ServiceProcess {
     child: Child,
@@ -18,13 +19,26 @@ pub struct ServiceProcess {
 }
 
 impl ServiceProcess {
-    /// Starts a service on free ports, and waits for its log line with the message `serving`.
+    /// Starts a service on free ports, unless its command has one, without a drain delay, and waits for its log line with the
+    /// message `serving`.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub fn start(command: Command) -> Self {
+        Self::start_with_delay(command, Duration::ZERO)
+    }
+
+    /// As [`Self::start`], with a drain delay.
     ///
     /// # Panics
     /// When it ends before.
     #[expect(clippy::print_stderr, reason = "the log of a failed service explains its failure")]
-    pub fn start(mut command: Command) -> Self {
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    pub fn start_with_delay(mut command: Command, delay: Duration) -> Self {
+        if !command.get_args().any(|argument| argument == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.args(["--admin-listen", "127.0.0.1:0"]);
+        command.args(["--drain-delay-ms", &delay.as_millis().to_string()]);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
         let serving = lines.by_ref().map_while(Result::ok).find_map(|line| {
@@ -48,9 +62,19 @@ impl ServiceProcess {
     }
 
     /// Asks it to stop with SIGTERM, and waits for its end.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status().expect("kill");
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("an end")
     }
 }

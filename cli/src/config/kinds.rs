@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, path::Path};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use drawbridge_auth::policy::bundle::TrustedKeys;
 use drawbridge_config::{
-    ConfigError, ConfigText, Namespace, edge::EdgeFile, issuers::IssuersFile, policy, setup,
-    users::UsersFile,
+    ConfigError, ConfigText, Namespace, edge::EdgeFile, issuers::IssuersFile, policy,
+    policy_keys::PolicyKeysFile, setup, users::UsersFile,
 };
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX};
 use schemars::{JsonSchema, Schema};
@@ -80,6 +81,14 @@ pub(super) const KINDS: &[FileKind] = &[
         check: |text, _| policy::read_cases(text).map(drop),
         schema: Some(schema::<policy::Cases>),
         bytes_max: Some(policy::FILE_BYTES_MAX),
+    },
+    FileKind {
+        name: "policy-keys",
+        about: "the public keys that sign policy bundles",
+        ends: &["policy-keys.toml"],
+        check: |text, _| TrustedKeys::parse(text).map(drop),
+        schema: Some(schema::<PolicyKeysFile>),
+        bytes_max: None,
     },
     FileKind {
         name: "catalog-lock",

@@ -16,6 +16,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("issuers", "issuers.toml", include_str!("config/issuers.toml")),
     ("users", "users.toml", include_str!("config/users.toml")),
     ("setup", "setup.toml", include_str!("config/setup.toml")),
+    ("policy-keys", "policy-keys.toml", include_str!("config/policy-keys.toml")),
     ("members", "entities/members.json", include_str!("config/members.json")),
     ("cases", "tests/cases.json", include_str!("config/cases.json")),
 ];

@@ -70,3 +70,39 @@ fn a_new_service_overwrites_nothing_and_needs_a_namespace_and_an_sdk() {
     let no_sdk = ["rooms", "--lang", "python", "--sdk", "used"];
     check_refused(&no_sdk, "used has no sdk/python/pyproject.toml");
 }
+
+#[test]
+fn a_new_service_is_offered_in_the_mesh_of_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let offer = ["rooms", "--lang", "go", "--out", "../rooms", "--offer"];
+    let mesh = folder.path().join("mesh");
+    fs::create_dir(&mesh).expect("a folder");
+    let refused = new_service(&mesh, &offer);
+    assert!(text(&refused.stderr).contains("--offer needs edge.toml"), "{refused:?}");
+    assert!(!folder.path().join("rooms").exists());
+
+    let initialized = drawbridge(&mesh).arg("init").current_dir(&mesh).status();
+    assert!(initialized.expect("the binary").success());
+    let config = || fs::read_to_string(mesh.join("edge.toml")).expect("a file");
+    let before = config();
+    let made = new_service(&mesh, &offer);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let added = config();
+    let added = added.strip_prefix(&before).expect("what was there stays");
+    assert_eq!(
+        added,
+        "\n[[services]]\nnamespace = \"rooms\"\nurls = [\"http://127.0.0.1:7450\"]\n"
+    );
+    let policy = |folder: &Path| fs::read(folder.join("policies/rooms.cedar")).expect("a policy");
+    assert_eq!(policy(&mesh), policy(&folder.path().join("rooms")));
+    let printed = text(&made.stdout);
+    assert!(printed.contains("added it to edge.toml"), "{printed}");
+    assert!(!printed.contains("drawbridge up --service"), "{printed}");
+
+    // A second service of the same name would be two of one namespace.
+    fs::remove_file(mesh.join("policies/rooms.cedar")).expect("a file");
+    let again = ["rooms", "--lang", "go", "--out", "../rooms2", "--offer"];
+    let refused = new_service(&mesh, &again);
+    assert!(text(&refused.stderr).contains("cannot add rooms to edge.toml"), "{refused:?}");
+    assert!(!folder.path().join("rooms2").exists());
+}

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::{REPOSITORY, drawbridge, text};
 
+mod bundles;
 mod mistakes;
 
 /// A copy of this repository's policies, for the test to change.

@@ -1,159 +1,115 @@
-//! The tutorials, run from their own text in an empty folder, one after another.
+//! The tutorials, run from their own text in an empty folder.
 
 use std::{
-    fs,
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    net::TcpListener,
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
-use tempfile::TempDir;
-
+use self::reader::{Reader, SERVICE_ADDRESS};
 use crate::{
-    commands::docs::{Block, blocks, path_with_the_binary},
-    text,
-    up::{first_port, tool},
+    commands::docs::{Block, blocks},
+    up::{ChildGuard, tool},
 };
 
-/// How long a mesh or a service may take to start.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The commands that a reader leaves running.
-const UP: &str = "drawbridge up";
-const SERVICE: &str = ".venv/bin/python -m rooms_service";
-const SERVICE_ADDRESS: &str = "127.0.0.1:7450";
+mod reader;
 
-/// A reader of the tutorials: its terminals.
-struct Reader {
-    home: TempDir,
-    /// The working folder, which `cd` changes.
-    folder: PathBuf,
-    /// The first port of its meshes, so that other tests run beside it.
-    first_port: u16,
-    mesh: Option<Child>,
-    service: Option<Child>,
+/// The clients of the first tool, by a word of the block that calls it, and what its output has.
+const CLIENTS: [(&str, &str); 2] =
+    [("drawbridge tools call", ""), ("mcpdo tools/call", "\"booked_by\": \"alice\"")];
+/// How many commands take a reader from a new service to a call. The limit is exclusive.
+const COMMANDS_MAX: usize = 10;
+
+/// The blocks of a tutorial that a reader runs. The other ones belong to one language or one tool.
+fn tutorial(page: &str) -> Vec<Block> {
+    let blocks = blocks(&format!("docs/tutorials/{page}.md")).into_iter();
+    blocks.filter(|block| ["sh", "sh terminal"].contains(&block.info.as_str())).collect()
 }
 
-impl Reader {
-    fn new() -> Self {
-        let home = tempfile::tempdir().expect("a folder");
-        let folder = home.path().join("work");
-        fs::create_dir(&folder).expect("a folder");
-        Self { home, folder, first_port: first_port(), mesh: None, service: None }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.home.path().join("state")
-    }
-
-    fn bash(&self, script: &str) -> Command {
-        let mut bash = Command::new("bash");
-        bash.args(["-euo", "pipefail", "-c", script]).current_dir(&self.folder);
-        bash.env("PATH", path_with_the_binary()).env("DRAWBRIDGE_STATE_DIR", self.state());
-        bash.env("DRAWBRIDGE_UP_FIRST_PORT", self.first_port.to_string());
-        bash.env("DRAWBRIDGE_UP_EMBEDDED", "true").env("DRAWBRIDGE_LOG", "warn");
-        let keys = format!("http://127.0.0.1:{}/.well-known/jwks.json", self.first_port + 11);
-        bash.env("DRAWBRIDGE_ROOMS_AUTH_JWKS_URL", keys);
-        // What `tests/setup.sh` has installed.
-        let wheels = tool("python-sdk/wheels");
-        bash.env("PIP_NO_INDEX", "true").env("PIP_FIND_LINKS", wheels);
-        bash
-    }
-
-    /// Runs a block as the reader does. [`UP`] and [`SERVICE`], each the last command of its block,
-    /// are started and left running.
-    fn run(&mut self, block: &Block) {
-        let place = format!("{}:{}", block.page, block.line);
-        let script = block.text.trim_end();
-        let (first, last) = match script.rsplit_once('\n') {
-            Some((first, last)) if [UP, SERVICE].contains(&last) => (first, Some(last)),
-            _ => (script, None),
-        };
-        let folder = self.home.path().join("folder");
-        let script = format!("{}\npwd >{}", inverted(first), folder.display());
-        let output = self.bash(&script).output().expect("bash");
-        assert!(
-            output.status.success(),
-            "{place}:\n{script}\n{}{}",
-            text(&output.stdout),
-            text(&output.stderr)
-        );
-        self.folder = fs::read_to_string(folder).expect("a folder").trim().into();
-        match last {
-            Some(UP) => self.start_mesh(&place),
-            Some(_) => self.start_service(&place),
-            None => {}
-        }
-    }
-
-    fn background(&self, log: &str, command: &str) -> Child {
-        let log = fs::File::create(self.home.path().join(log)).expect("a file");
-        let mut bash = self.bash(&format!("exec {command}"));
-        bash.stdout(log.try_clone().expect("a file")).stderr(log).stdin(Stdio::null());
-        bash.spawn().expect("bash")
-    }
-
-    fn start_service(&mut self, place: &str) {
-        self.service = Some(self.background("service.log", SERVICE));
-        self.wait(place, "service.log", || TcpStream::connect(SERVICE_ADDRESS).is_ok());
-    }
-
-    fn start_mesh(&mut self, place: &str) {
-        self.mesh = Some(self.background("up.log", UP));
-        self.wait(place, "up.log", || has_mesh(&self.state()));
-    }
-
-    fn wait(&self, place: &str, log: &str, serves: impl Fn() -> bool) {
-        let began = Instant::now();
-        while !serves() {
-            let log = || fs::read_to_string(self.home.path().join(log)).unwrap_or_default();
-            assert!(began.elapsed() < START_TIMEOUT, "{place}: it does not start:\n{}", log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn stop(&mut self) {
-        for mut child in [self.service.take(), self.mesh.take()].into_iter().flatten() {
-            let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn has_mesh(state: &Path) -> bool {
-    let entries = fs::read_dir(state).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).any(|name| {
-        name.to_str().is_some_and(|name| name.starts_with("mesh-") && name.ends_with(".json"))
-    })
-}
-
-/// The script with each line `! command` failing if the command succeeds: bash by itself checks only
-/// the last command.
-fn inverted(script: &str) -> String {
-    let line = |line: &str| match line.strip_prefix("! ") {
-        Some(command) => format!("if {command}; then echo 'it should have failed' >&2; exit 9; fi"),
-        None => line.to_owned(),
-    };
-    script.lines().map(line).collect::<Vec<_>>().join("\n")
+/// The block that starts a mesh.
+fn start() -> Block {
+    tutorial("first-call").swap_remove(0)
 }
 
 #[test]
 fn every_command_of_the_tutorials_runs_in_their_order() {
     let mut reader = Reader::new();
-    let mut run = 0;
-    for page in ["first-call", "first-policy", "first-limit", "first-tool"] {
-        for block in blocks(&format!("docs/tutorials/{page}.md")) {
-            if block.info == "sh" {
-                reader.run(&block);
-                run += 1;
-            }
+    let pages = ["first-call", "first-policy", "first-limit"];
+    let blocks: Vec<_> = pages.iter().flat_map(|page| tutorial(page)).collect();
+    blocks.iter().for_each(|block| drop(reader.run(block)));
+    assert!(blocks.len() >= 15, "only {} blocks were run", blocks.len());
+}
+
+/// The commands of a block: its lines, and the parts of a line that are joined by `&&`.
+fn commands(block: &Block) -> (usize, usize) {
+    assert!(!block.text.contains("<<"), "a here-document would count as several commands");
+    (block.text.lines().count(), block.text.lines().flat_map(|line| line.split(" && ")).count())
+}
+
+/// Runs the first tool in one language. Each client calls it after less than ten lines from
+/// `drawbridge init` on, and after less than ten commands from `drawbridge new` on.
+fn check_first_tool(language: &str) {
+    // The service has one port.
+    static PORT: Mutex<()> = Mutex::new(());
+    let _port = PORT.lock().unwrap_or_else(PoisonError::into_inner);
+    TcpListener::bind(SERVICE_ADDRESS).expect("no other service on the port");
+    let mut reader = Reader::new();
+    let start = start();
+    let mut lines = commands(&start).0;
+    reader.run(&start);
+
+    let (of_language, mut before) = (format!("sh {language}"), 0);
+    let mut clients = CLIENTS.into_iter().peekable();
+    for block in blocks("docs/tutorials/first-tool.md") {
+        if !["sh", "sh terminal", &of_language].contains(&block.info.as_str()) {
+            continue;
+        }
+        let output = reader.run(&block);
+        let here = commands(&block);
+        if let Some((_, expected)) = clients.next_if(|(word, _)| block.text.contains(word)) {
+            assert!(block.text.contains("rooms_book") && output.contains(expected), "{output}");
+            assert!(lines + here.0 < COMMANDS_MAX, "{lines} lines before {}", block.text);
+            assert!(before + here.1 < COMMANDS_MAX, "{before} commands before {}", block.text);
+        } else {
+            (lines, before) = (lines + here.0, before + here.1);
         }
     }
-    assert!(run >= 20, "only {run} blocks were run");
+    assert_eq!(clients.next(), None, "a client calls the tool");
+}
+
+#[test]
+fn the_first_tool_in_python_is_called_after_less_than_ten_commands() {
+    check_first_tool("python");
+}
+
+#[test]
+fn the_first_tool_in_rust_is_called_after_less_than_ten_commands() {
+    check_first_tool("rust");
+}
+
+#[test]
+fn the_first_tool_in_go_is_called_after_less_than_ten_commands() {
+    check_first_tool("go");
+}
+
+#[test]
+#[ignore = "it needs Jaeger, which takes minutes to build: make jaeger-test"]
+fn the_first_call_is_one_trace_at_jaeger() {
+    let mut jaeger = Command::new(tool("jaeger/jaeger"));
+    jaeger.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _jaeger = ChildGuard(jaeger.spawn().expect("Jaeger"));
+    let mut reader = Reader::new();
+    reader.run(&start());
+    reader.stop();
+    let blocks = blocks("docs/tutorials/first-call.md").into_iter();
+    let blocks: Vec<_> = blocks.filter(|block| block.info == "sh trace").collect();
+    assert_eq!(blocks.len(), 2);
+    let mut trace = String::new();
+    for block in &blocks {
+        trace = reader.run(block);
+    }
+    // The query is for the edge's span `tools/call code_search`.
+    for span in ["AuthService/Authorize", "CodeService/Search"] {
+        assert!(trace.contains(span), "{span} is missing: {trace}");
+    }
 }

@@ -47,7 +47,7 @@ fn signal(name: &str, pid: u32) {
 }
 
 /// A process that is killed when the test ends.
-struct ChildGuard(Child);
+pub(crate) struct ChildGuard(pub(crate) Child);
 
 impl Drop for ChildGuard {
     fn drop(&mut self) {

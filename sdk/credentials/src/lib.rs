@@ -11,7 +11,7 @@ use drawbridge_proto::auth::v1::auth_service_client::AuthServiceClient;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use drawbridge_runtime::{RequestId, metric};
+use drawbridge_runtime::{Effect, RequestId, ServiceBuilder, metric};
 use drawbridge_transport::{
     CallContext,
     transaction_token::{Principal, VerifiedCaller},
@@ -89,6 +89,21 @@ impl Credentials {
     pub fn watch_revocations(&self, auth: Channel) {
         let auth = AuthServiceClient::new(auth);
         self.inner.spawn(revocation::watch(Arc::clone(&self.inner), auth));
+    }
+
+    /// Watches Vault, without which new callers get no credentials, for a service's readiness. Those
+    /// who have some keep them.
+    pub fn watch_source(&self, service: &ServiceBuilder) {
+        if !matches!(*self.inner.source(), CredentialSource::Vault(_)) {
+            return;
+        }
+        let condition = service.readiness().condition("vault", Effect::Degrading);
+        let sessions = Arc::clone(&self.inner);
+        let check = move || {
+            let sessions = Arc::clone(&sessions);
+            async move { sessions.source().check_health().await }
+        };
+        service.spawn(condition.monitor(check, service.stopping()));
     }
 
     /// A database user for this caller, in a role of the database engine. Request it for every use:

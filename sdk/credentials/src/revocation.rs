@@ -6,7 +6,8 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{
-    IntrospectRequest, WatchRequest, auth_service_client::AuthServiceClient,
+    IntrospectRequest, IntrospectResponse, WatchRequest, auth_service_client::AuthServiceClient,
+    introspect_response::Status as TokenStatus,
 };
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout};
@@ -51,13 +52,13 @@ async fn watch_once(
             if *known == Some(epoch.revocations) {
                 continue;
             }
-            revoke_inactive(sessions, auth).await?;
+            end_revoked(sessions, auth).await?;
             *known = Some(epoch.revocations);
             // A login that was in progress is not listed yet.
             let (sessions, auth) = (Arc::clone(sessions), auth.clone());
             Arc::clone(&sessions).spawn(async move {
                 sleep(CALL_TIMEOUT).await;
-                if let Err(status) = revoke_inactive(&sessions, &auth).await {
+                if let Err(status) = end_revoked(&sessions, &auth).await {
                     let (code, message) = (status.code(), status.message());
                     tracing::warn!(?code, detail = message, "cannot check for revoked principals");
                 }
@@ -68,11 +69,9 @@ async fn watch_once(
     watching.await.unwrap_or_else(|status: Status| status)
 }
 
-/// Introspects the tokens of all sessions, and revokes the sessions of revoked principals.
-async fn revoke_inactive(
-    sessions: &Sessions,
-    auth: &AuthServiceClient<Channel>,
-) -> Result<(), Status> {
+/// Introspects the tokens of all sessions, and revokes the sessions of revoked principals. A token
+/// that auth does not know is not revoked: the replica that signed it may have restarted.
+async fn end_revoked(sessions: &Sessions, auth: &AuthServiceClient<Channel>) -> Result<(), Status> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = since.try_into().unwrap_or(i64::MAX);
     for chunk in sessions.transaction_tokens().chunks(TOKENS_PER_REQUEST_MAX) {
@@ -80,15 +79,24 @@ async fn revoke_inactive(
             chunk.iter().map(|(_, token)| token.expose_secret().to_owned()).collect();
         let context = CallContext::new(RequestId::generate(), REPLY_TIMEOUT);
         let request = context.outgoing(IntrospectRequest { transaction_tokens });
-        let active = auth.clone().introspect(request).await?.into_inner().active;
-        if active.len() != chunk.len() {
+        let revoked = revoked(auth.clone().introspect(request).await?.into_inner());
+        if revoked.len() != chunk.len() {
             return Err(Status::internal("auth did not answer for each token"));
         }
-        for ((principal, _), _) in chunk.iter().zip(active).filter(|(_, active)| !active) {
+        for ((principal, _), _) in chunk.iter().zip(revoked).filter(|(_, revoked)| *revoked) {
             sessions.mark_revoked(principal, since).await;
         }
     }
     Ok(())
+}
+
+/// For each token whether it is revoked. An auth without statuses says of revoked and of unknown
+/// tokens that they are not active.
+fn revoked(response: IntrospectResponse) -> Vec<bool> {
+    if response.statuses.is_empty() {
+        return response.active.into_iter().map(|active| !active).collect();
+    }
+    response.statuses().map(|status| status == TokenStatus::Revoked).collect()
 }
 
 async fn with_timeout<T>(

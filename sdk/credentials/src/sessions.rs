@@ -23,6 +23,7 @@ use super::{
     source::CredentialSource,
 };
 use crate::metrics::{EXPIRY_MIN, SESSIONS, USES};
+use drawbridge_runtime::RELEASE_TIMEOUT;
 use drawbridge_transport::{
     CallContext,
     transaction_token::{Principal, VerifiedCaller},
@@ -37,7 +38,7 @@ const REVOKE_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How long revoked principals are remembered: longer than a transaction token lives.
 const REVOKED_RETENTION: Duration = Duration::from_secs(120);
 /// How long revoking may take when the service stops.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+const CLOSE_DEADLINE: Duration = RELEASE_TIMEOUT.saturating_sub(Duration::from_millis(500));
 
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -82,6 +83,10 @@ impl Sessions {
         let this = Arc::clone(&sessions);
         sessions.spawn(async move { this.maintain().await });
         sessions
+    }
+
+    pub(super) fn source(&self) -> &CredentialSource {
+        &self.source
     }
 
     /// Revokes all sessions of a principal, including those of its actors.

@@ -132,6 +132,14 @@ impl CredentialSource {
         .await
     }
 
+    /// Whether Vault can be used. Of another source that is not known without a call.
+    pub(super) async fn check_health(&self) -> Result<(), String> {
+        match self {
+            Self::Vault(vault) => vault.check_health().await,
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the source still knows a session in which a request was denied.
     pub(super) async fn is_known(&self, session: &SessionToken) -> Result<bool, CredentialsError> {
         match self {

@@ -3,14 +3,10 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use drawbridge_runtime::parse_defaults;
-use rustify::enums::RequestMethod;
-use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
-use serde_json::{Value, json};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value, json};
 use url::Url;
-use vaultrs::api::{
-    AuthInfo, auth::oidc::requests::JWTLoginRequest,
-    database::requests::GenerateCredentialsRequest, kv2::requests::ReadSecretRequest,
-};
 
 use super::{
     error::{CredentialsError, SetupError},
@@ -22,15 +18,14 @@ use super::{
 mod api;
 mod certificate;
 mod client;
-mod endpoint;
-mod http;
 mod login;
+mod request;
 
 pub use api::VaultApi;
-use client::{Client, RequestAuth};
-use endpoint::RawEndpoint;
+use client::Client;
 use login::ServiceLogin;
 pub use login::{LoginMethod, VaultLogin};
+use request::{AuthInfo, RequestAuth, VaultRequest, VaultResponse};
 
 /// Which Vault, and its mounts. The defaults are what `drawbridge vault bootstrap` sets up.
 #[derive(Clone, Debug, clap::Args)]
@@ -135,7 +130,7 @@ impl Vault {
             }
         };
         Ok(Granted {
-            value: SessionToken(auth.client_token.into()),
+            value: SessionToken(auth.client_token),
             duration: Duration::from_secs(auth.lease_duration),
             renewable: auth.renewable,
         })
@@ -146,16 +141,12 @@ impl Vault {
         transaction_token: &SecretString,
         request_id: &str,
     ) -> Result<AuthInfo, CredentialsError> {
-        let login = || {
-            let mut login = JWTLoginRequest::builder();
-            login.mount(&self.config.vault_auth_mount).role(&self.service);
-            login
-                .jwt(transaction_token.expose_secret())
-                .build()
-                .map_err(|_| CredentialsError::Malformed)
-        };
-        let request_auth = RequestAuth { token: None, request_id: Some(request_id) };
-        self.client.call(request_auth, login).await?.auth.ok_or(CredentialsError::Malformed)
+        let path = format!("auth/{}/login", self.config.vault_auth_mount);
+        let body = json!({ "role": self.service, "jwt": transaction_token.expose_secret() });
+        let auth = RequestAuth { token: None, request_id: Some(request_id) };
+        let response: VaultResponse<IgnoredAny> =
+            self.client.call(auth, &VaultRequest::post(path, body)).await?;
+        response.auth.ok_or(CredentialsError::Malformed)
     }
 
     pub(super) async fn database(
@@ -164,21 +155,18 @@ impl Vault {
         role: &str,
         request_id: &str,
     ) -> Result<Granted<GrantedUser>, CredentialsError> {
-        let generate = || {
-            let mut generate = GenerateCredentialsRequest::builder();
-            generate.mount(&self.config.vault_database_mount).name(role);
-            generate.build().map_err(|_| CredentialsError::Malformed)
-        };
-        let request_auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
-        let response = self.client.call(request_auth, generate).await?;
+        let path = format!("{}/creds/{role}", self.config.vault_database_mount);
+        let auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
+        let response: VaultResponse<DatabaseUser> =
+            self.client.call(auth, &VaultRequest::get(path)).await?;
         let user = response.data.ok_or(CredentialsError::Malformed)?;
         Ok(Granted {
             value: GrantedUser {
                 id: response.lease_id,
                 username: user.username,
-                password: user.password.into(),
+                password: user.password,
             },
-            duration: Duration::from_secs(response.lease_duration.into()),
+            duration: Duration::from_secs(response.lease_duration),
             renewable: response.renewable,
         })
     }
@@ -190,19 +178,12 @@ impl Vault {
         name: &str,
         request_id: &str,
     ) -> Result<Secret, CredentialsError> {
-        let path = format!("{tenant}/{}/{name}", self.service);
-        let read = || {
-            let mut read = ReadSecretRequest::builder();
-            read.mount(&self.config.vault_kv_mount).path(&path);
-            read.build().map_err(|_| CredentialsError::Malformed)
-        };
-        let request_auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
-        let data =
-            self.client.call(request_auth, read).await?.data.ok_or(CredentialsError::Malformed)?;
-        match data.data {
-            Value::Object(fields) => Ok(Secret::from_json(fields)),
-            _ => Err(CredentialsError::Malformed),
-        }
+        let path = format!("{}/data/{tenant}/{}/{name}", self.config.vault_kv_mount, self.service);
+        let auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
+        let response: VaultResponse<KeyValues> =
+            self.client.call(auth, &VaultRequest::get(path)).await?;
+        let KeyValues { data } = response.data.ok_or(CredentialsError::Malformed)?;
+        Ok(Secret::from_json(data))
     }
 
     /// Renews the session itself.
@@ -210,10 +191,11 @@ impl Vault {
         &self,
         session: &SessionToken,
     ) -> Result<Duration, CredentialsError> {
-        let renewed = self.post(session, "auth/token/renew-self", &json!({})).await?;
-        let seconds =
-            renewed["auth"]["lease_duration"].as_u64().ok_or(CredentialsError::Malformed)?;
-        Ok(Duration::from_secs(seconds))
+        let renew = VaultRequest::post("auth/token/renew-self", json!({}));
+        let renewed: VaultResponse<IgnoredAny> =
+            self.client.call(in_session(session), &renew).await?;
+        let auth = renewed.auth.ok_or(CredentialsError::Malformed)?;
+        Ok(Duration::from_secs(auth.lease_duration))
     }
 
     pub(super) async fn renew_lease(
@@ -221,23 +203,20 @@ impl Vault {
         session: &SessionToken,
         id: &str,
     ) -> Result<Duration, CredentialsError> {
-        let renewed = self.post(session, "sys/leases/renew", &json!({ "lease_id": id })).await?;
-        let seconds = renewed["lease_duration"].as_u64().ok_or(CredentialsError::Malformed)?;
-        Ok(Duration::from_secs(seconds))
+        let renew = VaultRequest::post("sys/leases/renew", json!({ "lease_id": id }));
+        let renewed: VaultResponse<IgnoredAny> =
+            self.client.call(in_session(session), &renew).await?;
+        Ok(Duration::from_secs(renewed.lease_duration))
     }
 
     /// Whether Vault still knows a session.
-    pub(super) async fn is_known(
-        &self,
-        SessionToken(token): &SessionToken,
-    ) -> Result<bool, CredentialsError> {
-        let lookup =
-            RawEndpoint { method: RequestMethod::GET, path: "auth/token/lookup-self", body: None };
-        match self
-            .client
-            .send(RequestAuth { token: Some(token), request_id: None }, || Ok(lookup.clone()))
-            .await
-        {
+    pub(super) async fn check_health(&self) -> Result<(), String> {
+        self.client.check_health().await
+    }
+
+    pub(super) async fn is_known(&self, session: &SessionToken) -> Result<bool, CredentialsError> {
+        let lookup = VaultRequest::get("auth/token/lookup-self");
+        match self.client.send(in_session(session), &lookup).await {
             Ok(_) => Ok(true),
             Err(CredentialsError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -246,26 +225,29 @@ impl Vault {
 
     /// Revokes a session and every lease that was taken in it.
     pub(super) async fn revoke(&self, session: &SessionToken) -> Result<(), CredentialsError> {
-        match self.post(session, "auth/token/revoke-self", &json!({})).await {
+        let revoke = VaultRequest::post("auth/token/revoke-self", json!({}));
+        match self.client.send(in_session(session), &revoke).await {
             // Vault no longer knows it.
             Ok(_) | Err(CredentialsError::Refused { status: 403, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
+}
 
-    async fn post(
-        &self,
-        SessionToken(token): &SessionToken,
-        path: &str,
-        body: &Value,
-    ) -> Result<Value, CredentialsError> {
-        let call = RawEndpoint { method: RequestMethod::POST, path, body: Some(body) };
-        let request_auth = RequestAuth { token: Some(token), request_id: None };
-        let response = self.client.send(request_auth, || Ok(call.clone())).await?;
-        let body = Zeroizing::new(response.response.into_body());
-        if body.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&body).map_err(|_| CredentialsError::Malformed)
-    }
+/// What a session does on its own: no request causes it.
+fn in_session(SessionToken(token): &SessionToken) -> RequestAuth<'_> {
+    RequestAuth { token: Some(token), request_id: None }
+}
+
+/// A user that the database engine has created.
+#[derive(Deserialize)]
+struct DatabaseUser {
+    username: String,
+    password: SecretString,
+}
+
+/// A secret of the key-value store, version 2.
+#[derive(Deserialize)]
+struct KeyValues {
+    data: Map<String, Value>,
 }

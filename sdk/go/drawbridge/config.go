@@ -17,7 +17,7 @@ import (
 // Config is the configuration of a tool service. Each field is an option of its command line, and
 // an environment variable DRAWBRIDGE_<SERVICE>_<OPTION>, such as DRAWBRIDGE_PAYMENTS_LISTEN.
 type Config struct {
-	// Listen is where gRPC is served, an address and a port (--listen).
+	// Listen is where gRPC is served: an address and a port, or unix:/absolute/path (--listen).
 	Listen string
 	// AdminListen is where health, readiness and metrics are served (--admin-listen).
 	AdminListen string
@@ -36,6 +36,12 @@ type Config struct {
 	// RequestBytesMax is the largest request, in bytes (--request-bytes-max). A larger one is
 	// refused with RESOURCE_EXHAUSTED, gRPC's own code.
 	RequestBytesMax int
+	// DrainDelayMS is how long the service still accepts calls after it has become not ready, in
+	// milliseconds (--drain-delay-ms).
+	DrainDelayMS int
+	// DrainTimeoutMS is how long calls in flight may take to end after that, in milliseconds
+	// (--drain-timeout-ms).
+	DrainTimeoutMS int
 	// LogFormat is auto (JSON unless standard error is a terminal), json or pretty (--log-format,
 	// DRAWBRIDGE_LOG_FORMAT).
 	LogFormat string
@@ -69,6 +75,8 @@ func DefaultConfig() Config {
 		AuthJWKSURL:     "http://127.0.0.1:7111/.well-known/jwks.json",
 		AuthIssuer:      "drawbridge-auth",
 		RequestBytesMax: 4 << 20,
+		DrainDelayMS:    7_000,
+		DrainTimeoutMS:  15_000,
 		LogFormat:       "auto",
 		LogLevel:        "info",
 	}
@@ -76,7 +84,8 @@ func DefaultConfig() Config {
 
 // flags adds the options to a flag set; their defaults are the current values.
 func (c *Config) flags(flags *flag.FlagSet) {
-	flags.StringVar(&c.Listen, "listen", c.Listen, "where to serve gRPC, an `address` and a port")
+	flags.StringVar(&c.Listen, "listen", c.Listen,
+		"where to serve gRPC, an `address` and a port, or unix:/absolute/path")
 	flags.StringVar(&c.AdminListen, "admin-listen", c.AdminListen,
 		"where to serve health, readiness and metrics, an `address` and a port")
 	flags.Var((*list)(&c.AdminAllowedHosts), "admin-allowed-host",
@@ -98,6 +107,10 @@ func (c *Config) flags(flags *flag.FlagSet) {
 		"serve and call in plaintext beyond loopback too")
 	flags.IntVar(&c.RequestBytesMax, "request-bytes-max", c.RequestBytesMax,
 		"the largest request, in `bytes`")
+	flags.IntVar(&c.DrainDelayMS, "drain-delay-ms", c.DrainDelayMS,
+		"how long to accept calls after becoming not ready, in `ms`: for load balancers that poll")
+	flags.IntVar(&c.DrainTimeoutMS, "drain-timeout-ms", c.DrainTimeoutMS,
+		"how long calls in flight may take to end after that, in `ms`")
 	flags.StringVar(
 		&c.LogFormat,
 		"log-format",
@@ -224,6 +237,11 @@ func (c *Config) checkPlaintext(hasCertificate bool) error {
 			c.AuthJWKSURL,
 		)
 	}
+	if isSocket(c.Listen) {
+		if err := c.checkSocket(hasCertificate); err != nil {
+			return err
+		}
+	}
 	if c.MTLS.AllowPlaintext {
 		return nil
 	}
@@ -231,10 +249,14 @@ func (c *Config) checkPlaintext(hasCertificate bool) error {
 		return fmt.Errorf("--auth-jwks-url %s is plaintext beyond loopback: use https, "+
 			"or allow it with --allow-plaintext", c.AuthJWKSURL)
 	}
+	if isSocket(c.Listen) {
+		return nil
+	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		return fmt.Errorf(
-			"invalid --listen %q: write an address and a port, e.g. 127.0.0.1:7450",
+			"invalid --listen %q: write an address and a port, e.g. 127.0.0.1:7450, "+
+				"or unix:/absolute/path",
 			c.Listen,
 		)
 	}
@@ -246,6 +268,16 @@ func (c *Config) checkPlaintext(hasCertificate bool) error {
 		)
 	}
 	return nil
+}
+
+// checkSocket refuses a Unix-domain socket beside a certificate: its peers have no SPIFFE ids.
+func (c *Config) checkSocket(hasCertificate bool) error {
+	if hasCertificate {
+		return fmt.Errorf("cannot serve %s with --mtls-certificate-file: --mtls-allow cannot be "+
+			"enforced on a Unix-domain socket; set an address and a port", c.Listen)
+	}
+	_, err := socketPath(c.Listen)
+	return err
 }
 
 // isLoopback tells whether a host is of this machine alone. An empty host is every address.

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,10 +29,8 @@ const (
 	headerListBytesMax   = 64 << 10
 	keepaliveInterval    = 20 * time.Second
 	handshakeTimeout     = 10 * time.Second
-	// unreadyDelay is how long load balancers have to notice that the service is no longer ready.
-	unreadyDelay = 100 * time.Millisecond
-	// drainDeadline is how long calls in flight may take to end.
-	drainDeadline = 5 * time.Second
+	// stopTimeout is how long calls in flight may take to end in Stop.
+	stopTimeout = 5 * time.Second
 )
 
 var namespace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
@@ -55,10 +54,13 @@ type Service struct {
 	// Options are further options of the gRPC server, such as a stats handler for traces. Its
 	// interceptors run before the caller is verified.
 	Options []grpc.ServerOption
+	// OnDrained is called when the service stops, after its last call has ended: it releases what
+	// the handlers used.
+	OnDrained func()
 }
 
-// Main runs a service until SIGINT or SIGTERM, and exits: with 0 when it has stopped, with 2 when
-// the command line is invalid, with 1 when it cannot serve.
+// Main runs a service until SIGINT or SIGTERM, drains it, and exits: with 0 when it has stopped,
+// with 2 when the command line is invalid, with 1 when it cannot serve or a second signal ended it.
 func Main(service Service) {
 	os.Exit(run(service, os.Args[1:]))
 }
@@ -78,17 +80,29 @@ func run(service Service, arguments []string) int {
 		return 2
 	}
 	slog.SetDefault(log)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	running, err := Start(service, config)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		return 1
 	}
 	slog.Info("serving", "address", running.Address.String(), "admin", running.Admin.String())
-	<-ctx.Done()
-	running.Stop()
-	return 0
+	<-signals
+	slog.Info("draining; a second signal ends the process at once")
+	drained := make(chan struct{})
+	go func() {
+		milliseconds := func(count int) time.Duration { return time.Duration(count) * time.Millisecond }
+		running.Drain(milliseconds(config.DrainDelayMS), milliseconds(config.DrainTimeoutMS))
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		return 0
+	case <-signals:
+		fmt.Fprintln(os.Stderr, "error: ended by a second signal, before the calls in flight had ended")
+		return 1
+	}
 }
 
 // Parse reads the configuration from a command line, what is not on it from the environment, and
@@ -121,13 +135,16 @@ type Running struct {
 	// Admin is where health, readiness and metrics are served.
 	Admin net.Addr
 
-	server *grpc.Server
-	admin  *http.Server
-	health *health.Server
-	ready  *readiness
+	server   *grpc.Server
+	listener net.Listener
+	admin    *http.Server
+	health   *health.Server
+	ready    *readiness
 	// watching ends when the service stops, and with it what runs beside its calls.
 	watching context.Context
 	end      context.CancelFunc
+	// release calls the service's OnDrained, once.
+	release func()
 }
 
 // Start starts a service. It serves until [Running.Stop].
@@ -149,7 +166,12 @@ func Start(service Service, config Config) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	running := &Running{health: health.NewServer(), ready: &readiness{reason: "starting"}}
+	running := &Running{
+		health: health.NewServer(), ready: &readiness{reason: "starting"}, release: func() {},
+	}
+	if service.OnDrained != nil {
+		running.release = sync.OnceFunc(service.OnDrained)
+	}
 	metrics := newCallMetrics()
 	options, err := serverOptions(&config, own)
 	if err != nil {
@@ -225,7 +247,7 @@ func (r *Running) register(service Service, services *registrar) error {
 
 // serve binds both addresses, and serves.
 func (r *Running) serve(config *Config, metrics *callMetrics) error {
-	listener, err := net.Listen("tcp", config.Listen)
+	listener, err := listen(config.Listen)
 	if err != nil {
 		return fmt.Errorf("cannot serve gRPC: %w", err)
 	}
@@ -234,7 +256,7 @@ func (r *Running) serve(config *Config, metrics *callMetrics) error {
 		_ = listener.Close()
 		return fmt.Errorf("cannot serve the admin port: %w", err)
 	}
-	r.Address, r.Admin = listener.Addr(), adminListener.Addr()
+	r.listener, r.Address, r.Admin = listener, listener.Addr(), adminListener.Addr()
 	r.admin = &http.Server{
 		Handler:           admin(r.ready, metrics, config.AdminAllowedHosts),
 		ReadHeaderTimeout: handshakeTimeout,
@@ -253,12 +275,15 @@ func (r *Running) serve(config *Config, metrics *callMetrics) error {
 	return nil
 }
 
-// Stop stops the service: not ready, a short delay, no new calls, and calls in flight end within
-// five seconds.
-func (r *Running) Stop() {
+// Stop stops the service in a test: no new calls, and calls in flight end within five seconds.
+func (r *Running) Stop() { r.Drain(0, stopTimeout) }
+
+// Drain stops the service: not ready, a delay in which it still accepts calls so that load
+// balancers notice, no new calls, and calls in flight end within the timeout.
+func (r *Running) Drain(delay, timeout time.Duration) {
 	r.ready.set("stopping")
 	r.health.Shutdown()
-	time.Sleep(unreadyDelay)
+	time.Sleep(delay)
 	r.end()
 	drained := make(chan struct{})
 	go func() {
@@ -267,10 +292,13 @@ func (r *Running) Stop() {
 	}()
 	select {
 	case <-drained:
-	case <-time.After(drainDeadline):
-		slog.Warn("the drain deadline passed; dropping the remaining calls")
+	case <-time.After(timeout):
+		slog.Warn("the drain timeout passed; dropping the remaining calls")
 		r.server.Stop()
 	}
+	r.release()
+	// A server that stops before it serves leaves it open.
+	_ = r.listener.Close()
 	// Scrapes in progress are not worth a wait.
 	_ = r.admin.Close()
 }

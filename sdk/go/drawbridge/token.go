@@ -146,7 +146,7 @@ func (v *verifier) claims(ctx context.Context, token string) (*claims, error) {
 	if err := claims.ValidateWithLeeway(expected, leeway); err != nil {
 		return nil, errors.Join(errInvalid, err)
 	}
-	if claims.Expiry == nil || claims.Subject == "" {
+	if claims.Expiry == nil || claims.Subject == "" || len(claims.Audience) != 1 {
 		return nil, errInvalid
 	}
 	return &claims, nil

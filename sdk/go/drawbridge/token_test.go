@@ -75,6 +75,7 @@ func TestEveryRPCRefusesAMissingAForeignAndAForgedToken(t *testing.T) {
 		"expired":         sign(set("exp", past)),
 		"without expiry":  sign(set("exp", nil)),
 		"another service": sign(set("aud", "another")),
+		"two services":    sign(set("aud", []string{"greeter", "another"})),
 		"no audience":     sign(set("aud", "")),
 		"no subject":      sign(set("sub", "")),
 		"another issuer":  sign(set("iss", "https://evil.example")),

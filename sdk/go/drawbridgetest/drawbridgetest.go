@@ -148,10 +148,19 @@ type Running struct {
 // Start starts a service on free ports. It stops with the test.
 func Start(t testing.TB, service drawbridge.Service) *Running {
 	t.Helper()
+	return StartWith(t, service, func(*drawbridge.Config) {})
+}
+
+// StartWith is Start with a changed configuration.
+func StartWith(
+	t testing.TB, service drawbridge.Service, change func(*drawbridge.Config),
+) *Running {
+	t.Helper()
 	config := drawbridge.DefaultConfig()
 	auth := NewAuth(t)
 	config.Listen, config.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
 	config.AuthJWKSURL = auth.JWKSURL
+	change(&config)
 	running, err := drawbridge.Start(service, config)
 	if err != nil {
 		t.Fatal(err)

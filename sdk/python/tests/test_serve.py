@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -153,21 +154,44 @@ async def test_a_port_in_use_is_an_error():
                 pass
 
 
-def test_a_process_says_where_it_serves_and_stops_at_sigterm(tmp_path):
+def process_of(tmp_path, *options):
+    """A service as a process, and the log line with which it serves."""
     program = tmp_path / "program.py"
     lines = ["import drawbridge", "from greeter import Greeter", "drawbridge.serve(Greeter())"]
     program.write_text("\n".join(lines))
     search = [str(Path(__file__).parent), *sys.path]
     process = subprocess.Popen(
-        [sys.executable, program, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+        [
+            *(sys.executable, program, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
+            *options,
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
     )
-    line = json.loads(process.stderr.readline())
+    return process, json.loads(process.stderr.readline())
+
+
+def test_a_process_says_where_it_serves_and_stops_at_sigterm(tmp_path):
+    process, line = process_of(tmp_path, "--drain-delay-ms", "0")
     assert (line["message"], line["level"]) == ("serving", "INFO")
     assert get(line["admin"], "/readyz")[0] == 200
     assert line["address"].startswith("127.0.0.1:")
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 0
+    process.stderr.close()
+
+
+def test_a_process_serves_during_the_drain_delay_and_a_second_signal_ends_it_at_once(tmp_path):
+    process, line = process_of(tmp_path, "--drain-delay-ms", "600000")
+    process.send_signal(signal.SIGTERM)
+    assert "draining" in process.stderr.readline()
+    while get(line["admin"], "/readyz")[0] != 503:
+        time.sleep(0.01)
+    with grpc.insecure_channel(line["address"]) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 1
     process.stderr.close()

@@ -2,7 +2,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{RawQuery, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -31,6 +31,7 @@ pub struct Admin {
     listen: Listen,
     metrics: PrometheusHandle,
     hosts: Vec<String>,
+    operator: Router,
     extra: Router,
 }
 
@@ -42,8 +43,16 @@ impl Admin {
             listen: listen.clone(),
             metrics: telemetry.metrics(),
             hosts: telemetry.admin_allowed_hosts().to_vec(),
+            operator: Router::new(),
             extra: Router::new(),
         }
+    }
+
+    /// Adds routes for operators, which are subject to the host check.
+    #[must_use]
+    pub fn with_operator_routes(mut self, routes: Router) -> Self {
+        self.operator = self.operator.merge(routes);
+        self
     }
 
     /// Adds the service's own routes. They are not subject to the host check.
@@ -55,11 +64,12 @@ impl Admin {
 
     /// The address of the admin port, and what it serves.
     pub(crate) fn into_router(self, readiness: Readiness) -> (Listen, Router) {
-        let Self { listen, metrics, hosts, extra } = self;
+        let Self { listen, metrics, hosts, operator, extra } = self;
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(move || async move { readyz(&readiness) }))
+            .route("/readyz", get(move |query| async move { readyz(&readiness, &query) }))
             .route("/metrics", get(move || async move { scrape(&metrics) }))
+            .merge(operator)
             .layer(from_fn_with_state(Arc::new(hosts), check_host))
             .merge(extra);
         (listen, router)
@@ -124,7 +134,8 @@ fn is_host_name_allowed(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
-fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
+/// Whether the service is ready, and with `?verbose` the state of every condition.
+fn readyz(readiness: &Readiness, query: &RawQuery) -> impl IntoResponse + use<> {
     let (status, mut body) = match readiness.reason() {
         None => (StatusCode::OK, json!({ "ready": true })),
         Some(reason) => {
@@ -134,6 +145,9 @@ fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
     let notes = readiness.notes();
     if !notes.is_empty() {
         body["notes"] = json!(notes);
+    }
+    if query.0.as_ref().is_some_and(|query| query.starts_with("verbose")) {
+        body["conditions"] = json!(readiness.statuses());
     }
     (status, Json(body))
 }

@@ -1,22 +1,30 @@
 //! Command lines of services, and of commands that parse arguments the same way.
 
-use std::{any::TypeId, ffi::OsStr, process::ExitCode};
+use std::{
+    any::TypeId,
+    ffi::OsStr,
+    process::{self, ExitCode},
+};
 
 use clap::{Arg, ArgAction, Args, Command, builder::BoolishValueParser, error::ErrorKind};
 use url::Url;
 
-use crate::{TelemetryConfig, error_chain, urls::parse_url};
+use crate::{TelemetryConfig, drain::DrainConfig, error_chain, urls::parse_url};
 
 mod environment;
+mod probe;
 
 pub use self::environment::{EnvironmentError, apply_environment};
 
-/// The command line of a service: its own options and the telemetry options.
+/// The command line of a service: its own options, and those of every process.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServiceArgs<C: Args> {
     /// The service's own options.
     #[command(flatten)]
     pub config: C,
+    /// How it stops.
+    #[command(flatten)]
+    pub drain: DrainConfig,
     /// Logs, traces and metrics.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
@@ -24,9 +32,16 @@ pub struct ServiceArgs<C: Args> {
 
 /// Parses the command line of a service. `about` is the first line of its help.
 ///
-/// Prints the help or an error and exits when the arguments are invalid.
+/// Prints the help or an error and exits when the arguments are invalid; exits after the command
+/// `probe`.
 pub fn parse_args<A: Args>(service: &str, about: &'static str) -> A {
     let matches = service_command::<A>(service, about).get_matches();
+    if let Some(probed) = probe::run(&matches) {
+        if let Err(error) = &probed {
+            print_error(error);
+        }
+        process::exit(i32::from(probed.is_err()));
+    }
     A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
@@ -36,7 +51,8 @@ pub fn parse_args<A: Args>(service: &str, about: &'static str) -> A {
 pub fn service_command<A: Args>(service: &str, about: &'static str) -> Command {
     // Set after the arguments, because their own descriptions would replace it.
     let command = A::augment_args(Command::new(format!("drawbridge-{service}")));
-    with_env(command.about(about).long_about(None::<&str>).version(version()), service)
+    let command = command.about(about).long_about(None::<&str>).version(version());
+    with_env(probe::add(command), service)
 }
 
 /// The commit that the process was built from, if the build named it.
@@ -162,7 +178,7 @@ mod tests {
             [
                 "DRAWBRIDGE_EDGE_PUBLIC_URL",
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "DRAWBRIDGE_EDGE_EMBEDDED"
+                "DRAWBRIDGE_EDGE_EMBEDDED",
             ]
         );
     }

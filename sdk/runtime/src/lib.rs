@@ -11,6 +11,7 @@ pub mod bounded;
 mod circuit_breaker;
 mod defaults;
 mod digest;
+mod drain;
 pub mod follow;
 pub mod handshakes;
 mod invisible;
@@ -26,6 +27,7 @@ mod request_id;
 mod security_headers;
 mod serve;
 mod service;
+mod signals;
 pub mod socket;
 mod telemetry;
 pub mod tls;
@@ -43,16 +45,18 @@ pub use self::{
     circuit_breaker::{CircuitBreaker, CircuitPermit, Transition},
     defaults::parse_defaults,
     digest::length_prefixed,
+    drain::{DrainConfig, RELEASE_TIMEOUT},
     handshakes::HandshakeLimits,
     invisible::is_invisible,
     listen::{Accepted, Address, BindError, Listen, ListenError, Plaintext},
     metrics::METRICS,
     process::{run_service, serve_until_signal},
-    readiness::Readiness,
+    readiness::{Condition, ConditionStatus, Effect, Readiness},
     request_id::{CallerRequestId, REQUEST_ID, RequestId, RequestIdError},
     security_headers::security_headers,
     serve::{BodyTimeout, HttpLimits, HttpOptions, HttpService, ServerCertificate},
-    service::{RunningService, ServiceBuilder, ServiceTasks, shutdown_signal},
+    service::{CallInFlight, RunningService, ServiceBuilder, ServiceTasks},
+    signals::ShutdownSignals,
     socket::{SocketPath, SocketPathError},
     telemetry::{
         LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, error_chain, trace,

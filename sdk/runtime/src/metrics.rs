@@ -4,6 +4,12 @@ crate::metric_table! {
     /// 1, with the version and the commit that the process was built from, if that is known.
     BUILD_INFO: Gauge<Count> = "drawbridge_build_info" ["version", "commit"];
 
+    /// 1 while the service is ready, as in `/readyz`.
+    READY: Gauge<Count> = "drawbridge_ready" [];
+    /// 1 while a condition of readiness is met, 0 while it is not. Without a `required` one the
+    /// service is not ready.
+    DEPENDENCY_UP: Gauge<Count> = "drawbridge_dependency_up" ["dependency", "effect"];
+
     /// The time that the process spent on CPUs, in user and kernel mode.
     PROCESS_CPU: Counter<Seconds> = "process_cpu_seconds_total" [];
     /// Open file descriptors.

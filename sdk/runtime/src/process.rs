@@ -7,7 +7,8 @@ use clap::Args;
 use crate::{
     args::{ServiceArgs, parse_args},
     blocking::run_main,
-    service::{RunningService, shutdown_signal},
+    service::RunningService,
+    signals::ShutdownSignals,
     telemetry::Telemetry,
 };
 
@@ -28,11 +29,16 @@ where
     run_main(serve_until_signal(service, args, start))
 }
 
-/// Installs telemetry, starts a service, waits for Ctrl-C or SIGTERM, stops the service, and
+/// A second signal arrived while a service drained.
+#[derive(Debug, thiserror::Error)]
+#[error("ended by a second signal, before the calls in flight had ended")]
+struct Interrupted;
+
+/// Installs telemetry, starts a service, waits for Ctrl-C or SIGTERM, drains the service, and
 /// exports the last spans.
 ///
 /// # Errors
-/// When telemetry or the service cannot start.
+/// When telemetry or the service cannot start, or a second signal ends the drain.
 pub async fn serve_until_signal<C, E>(
     service: &'static str,
     args: ServiceArgs<C>,
@@ -43,10 +49,17 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let telemetry = Telemetry::install(service, &args.telemetry)?;
+    let mut signals = ShutdownSignals::listen();
     let running = start(args.config, &telemetry).await.map_err(Into::into)?;
     tracing::info!(address = %running.address, admin = %running.admin, "serving");
-    shutdown_signal().await;
-    running.stop().await;
-    telemetry.flush().await;
-    Ok(())
+    signals.next().await;
+    tracing::info!("draining; a second signal ends the process at once");
+    let draining = async {
+        running.drain(&args.drain).await;
+        telemetry.flush().await;
+    };
+    tokio::select! {
+        () = draining => Ok(()),
+        () = signals.next() => Err(Interrupted.into()),
+    }
 }

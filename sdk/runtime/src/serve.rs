@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 
 use axum::{body::Body, extract::ConnectInfo};
 use futures::future::{Either, ready};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -86,13 +86,24 @@ impl<S> HttpService for S where
 {
 }
 
-/// Serves until `stopping`, and returns when the last connection has closed.
+/// When a server stops.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerShutdown {
+    /// It will accept no more requests soon: HTTP/1 connections close after their next response, so
+    /// that few of them are idle when it does.
+    pub(crate) leaving: CancellationToken,
+    /// It accepts no more requests.
+    pub(crate) draining: CancellationToken,
+}
+
+/// Serves until `draining`, and returns when the last connection has closed.
 pub(crate) async fn serve(
     listener: TcpListener,
     service: impl HttpService,
     options: HttpOptions,
-    stopping: CancellationToken,
+    shutdown: ServerShutdown,
 ) {
+    let draining = shutdown.draining.clone();
     let permits =
         Arc::new(Semaphore::new(options.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let server = Arc::new(Server {
@@ -102,14 +113,14 @@ pub(crate) async fn serve(
         }),
         service,
         limits: options.limits,
-        stopping: stopping.clone(),
+        shutdown,
     });
     let connections = TaskTracker::new();
     // Without a permit, further connections wait in the system's backlog, which is bounded too.
     while let Some(Ok(permit)) =
-        stopping.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await
+        draining.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await
     {
-        let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await else { break };
+        let Some(accepted) = draining.run_until_cancelled(listener.accept()).await else { break };
         match accepted {
             Ok((stream, peer)) => {
                 connections.spawn(Arc::clone(&server).connection(stream, peer, permit));
@@ -168,7 +179,7 @@ struct Server<S> {
     tls: Option<(TlsAcceptor, Arc<Handshakes>)>,
     service: S,
     limits: HttpLimits,
-    stopping: CancellationToken,
+    shutdown: ServerShutdown,
 }
 
 impl<S: HttpService> Server<S> {
@@ -232,7 +243,7 @@ impl<S: HttpService> Server<S> {
         let (idle_timeout, send_timeout) = (self.limits.idle_timeout(), self.limits.send_timeout());
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
-            () = self.stopping.cancelled() => None,
+            () = self.shutdown.draining.cancelled() => None,
             idle = activity.wait_idle(idle_timeout, send_timeout) => {
                 let is_stalled = idle == IdleReason::ClientStalled;
                 let reason = if is_stalled { "send_timeout" } else { "idle" };
@@ -270,6 +281,7 @@ impl<S: HttpService> Server<S> {
         broken: &BrokenFraming,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<S> {
         let running = Activity::start_request(activity);
+        let is_http_1 = request.version() <= Version::HTTP_11;
         let response = if broken.is_set() {
             Either::Left(ready(Ok(bad_framing_response())))
         } else {
@@ -279,6 +291,14 @@ impl<S: HttpService> Server<S> {
             request.extensions_mut().insert(ConnectInfo(peer));
             Either::Right(self.service.clone().call(request))
         };
-        async move { Ok(response.await?.map(|body| running.until_sent(body))) }
+        let leaving = self.shutdown.leaving.clone();
+        async move {
+            let mut response = response.await?.map(|body| running.until_sent(body));
+            if is_http_1 && leaving.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(response)
+        }
     }
 }

@@ -1,35 +1,28 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use tokio::time::{sleep, timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
 use crate::{
     admin::Admin,
     args::COMMIT,
+    drain::{DrainConfig, OVERDUE_GRACE, RELEASE_TIMEOUT},
     listen::{Address, BindError, Listen, local_address},
     metric, metrics,
     readiness::Readiness,
-    serve::{self, HttpOptions, HttpService},
+    serve::{self, HttpOptions, HttpService, ServerShutdown},
 };
-
-/// How long load balancers have to notice that a service is no longer ready.
-const UNREADY_DELAY: Duration = Duration::from_millis(100);
-/// How long calls in flight may take to finish once the service has stopped accepting.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long calls in flight keep the resources they use: releasing them must fit into the drain
-/// deadline.
-const CALLS_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A service under construction: its servers and background tasks share one shutdown. If it is
 /// dropped before it is complete, what was started stops.
 #[derive(Debug)]
 pub struct ServiceBuilder {
     readiness: Readiness,
-    unfinished: DropGuard,
     tasks: ServiceTasks,
+    unfinished: [DropGuard; 3],
 }
 
 impl Default for ServiceBuilder {
@@ -46,8 +39,9 @@ impl ServiceBuilder {
         let build = [env!("CARGO_PKG_VERSION").into(), COMMIT.unwrap_or("unknown").into()];
         metrics::BUILD_INFO.with(build).set(1);
         let tasks = ServiceTasks::default();
-        let unfinished = tasks.stopping().drop_guard();
-        Self { readiness: Readiness::default(), unfinished, tasks }
+        let phases = [tasks.draining(), tasks.overdue(), tasks.stopping()];
+        let unfinished = phases.map(CancellationToken::drop_guard);
+        Self { readiness: Readiness::default(), tasks, unfinished }
     }
 
     /// The readiness of the service.
@@ -56,7 +50,13 @@ impl ServiceBuilder {
         self.readiness.clone()
     }
 
-    /// Cancelled when the service stops accepting work.
+    /// See [`ServiceTasks::draining`].
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.tasks.draining()
+    }
+
+    /// See [`ServiceTasks::stopping`].
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
         self.tasks.stopping()
@@ -68,25 +68,25 @@ impl ServiceBuilder {
         self.tasks.clone()
     }
 
-    /// Runs a task for the service's life. It must end when `stopping` is cancelled.
+    /// See [`ServiceTasks::spawn`].
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Releases the resources of calls when the service stops: once the guard is dropped, which the
-    /// code that serves the calls holds, or after a deadline of some seconds.
-    #[must_use = "without the guard calls in flight lose their resources"]
-    pub fn on_drained(&self, release: impl Future<Output = ()> + Send + 'static) -> DropGuard {
-        let (stopping, ended) = (self.stopping(), CancellationToken::new());
-        let guard = ended.clone().drop_guard();
+    /// Runs a server. It must accept no more work when `draining` is cancelled, and end when its
+    /// last call has ended.
+    pub fn spawn_server(&self, server: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_call(server);
+    }
+
+    /// Releases the resources of calls once the calls have ended, or the drain timeout has passed.
+    /// It may take five seconds.
+    pub fn on_drained(&self, release: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping();
         self.spawn(async move {
             stopping.cancelled().await;
-            if tokio::time::timeout(CALLS_DEADLINE, ended.cancelled()).await.is_err() {
-                tracing::warn!("the drain deadline passed; calls in flight lose their resources");
-            }
             release.await;
         });
-        guard
     }
 
     /// Serves HTTP.
@@ -114,13 +114,16 @@ impl ServiceBuilder {
         let listener = listen.listener()?;
         let address = local_address(&listener);
         if let Some(certificate) = &options.certificate {
-            self.tasks.spawn(Arc::clone(certificate).follow(self.readiness(), self.stopping()));
+            self.spawn(Arc::clone(certificate).follow(self.readiness(), self.stopping()));
         }
-        self.tasks.spawn(serve::serve(listener, service, options, self.stopping()));
+        let shutdown =
+            ServerShutdown { leaving: self.tasks.leaving.clone(), draining: self.draining() };
+        self.spawn_server(serve::serve(listener, service, options, shutdown));
         Ok(address)
     }
 
-    /// Serves the admin port and completes the service, whose main address is `address`.
+    /// Serves the admin port and completes the service, whose main address is `address`. The admin
+    /// port is served until the calls have ended.
     ///
     /// # Errors
     /// When the admin address cannot be bound.
@@ -131,8 +134,14 @@ impl ServiceBuilder {
     ) -> Result<RunningService, BindError> {
         self.spawn(admin.upkeep(self.stopping()));
         let (listen, router) = admin.into_router(self.readiness());
-        let admin = self.http(&listen, router)?;
-        self.unfinished.disarm();
+        let listener = listen.listener()?;
+        let admin = local_address(&listener);
+        let options = HttpOptions::default();
+        // Its probes see the drain, and tool services fetch keys from it.
+        let shutdown =
+            ServerShutdown { leaving: CancellationToken::new(), draining: self.stopping() };
+        self.spawn(serve::serve(listener, router, options, shutdown));
+        drop(self.unfinished.map(DropGuard::disarm));
         Ok(RunningService {
             address: address.into(),
             admin,
@@ -142,51 +151,95 @@ impl ServiceBuilder {
     }
 }
 
-/// The tasks of a service, which end with it.
+/// The tasks of a service, which end with it: first its calls, then its background tasks, which
+/// calls need.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceTasks {
-    tracker: TaskTracker,
+    calls: TaskTracker,
+    background: TaskTracker,
+    /// Cancelled when the service is asked to stop.
+    leaving: CancellationToken,
+    draining: CancellationToken,
+    overdue: CancellationToken,
     stopping: CancellationToken,
-    /// Cancelled at the drain deadline.
-    expired: CancellationToken,
+    /// Cancelled when what is left is dropped.
+    dropped: CancellationToken,
 }
 
 impl ServiceTasks {
-    /// Cancelled when the service stops accepting work.
+    /// Cancelled when the service accepts no more work. Calls in flight go on; streams that would
+    /// never end by themselves end.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// Cancelled when the drain timeout has passed: calls in flight end with a retryable error.
+    #[must_use]
+    pub fn overdue(&self) -> CancellationToken {
+        self.overdue.clone()
+    }
+
+    /// Cancelled when the calls have ended: nothing needs the background tasks any more.
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
 
-    /// Runs a task. When the service stops, it waits for the task until the drain deadline, which
-    /// drops it.
+    /// Runs a background task, on which calls may depend. It must end when `stopping` is cancelled,
+    /// and is dropped some seconds later.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let expired = self.expired.clone();
-        self.tracker.spawn(async move {
-            expired.run_until_cancelled(task).await;
-        });
+        self.track(&self.background, task);
     }
 
-    /// Runs a task that is dropped when the service stops accepting work.
+    /// Runs the work of a call. A stopping service waits for it until the drain timeout has passed.
+    pub fn spawn_call(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.track(&self.calls, work);
+    }
+
+    /// Counts as a call in flight until it is dropped, for work that outlives its call.
+    #[must_use]
+    pub fn call_in_flight(&self) -> CallInFlight {
+        CallInFlight { _token: self.calls.token() }
+    }
+
+    /// Runs a background task that is dropped when `stopping` is cancelled.
     pub fn spawn_until_stopping(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stopping = self.stopping.clone();
-        self.tracker.spawn(async move {
+        let stopping = self.stopping();
+        self.spawn(async move {
             stopping.run_until_cancelled(task).await;
         });
     }
 
-    /// Ends all tasks, those that do not end by themselves at the drain deadline.
-    async fn stop(&self) {
-        self.stopping.cancel();
-        self.tracker.close();
-        if tokio::time::timeout(DRAIN_DEADLINE, self.tracker.wait()).await.is_err() {
-            tracing::warn!(
-                left = self.tracker.len(),
-                "the drain deadline passed; dropping the remaining tasks"
-            );
-            self.expired.cancel();
-        }
+    fn track(&self, tracker: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+        let dropped = self.dropped.clone();
+        tracker.spawn(async move {
+            dropped.run_until_cancelled(task).await;
+        });
     }
+
+    /// Ends the calls, then the background tasks.
+    async fn end(&self, drain_timeout: Duration) {
+        self.draining.cancel();
+        self.calls.close();
+        if timeout(drain_timeout, self.calls.wait()).await.is_err() {
+            tracing::warn!("the drain timeout passed; calls in flight end with an error");
+            self.overdue.cancel();
+            let _ = timeout(OVERDUE_GRACE, self.calls.wait()).await;
+        }
+        self.stopping.cancel();
+        self.background.close();
+        if timeout(RELEASE_TIMEOUT, self.background.wait()).await.is_err() {
+            tracing::warn!(left = self.background.len(), "dropping the remaining tasks");
+        }
+        self.dropped.cancel();
+    }
+}
+
+/// A call that a stopping service waits for.
+#[derive(Debug)]
+pub struct CallInFlight {
+    _token: TaskTrackerToken,
 }
 
 /// A running service.
@@ -207,55 +260,28 @@ impl RunningService {
         self.readiness.clone()
     }
 
-    /// Stops the service: not ready, a short delay, no new work, and calls in flight finish within
-    /// a deadline.
+    /// Stops the service: not ready, a delay in which it still accepts requests, no new work, calls
+    /// in flight end, and then the background tasks.
+    pub async fn drain(self, config: &DrainConfig) {
+        self.readiness.set_draining();
+        self.tasks.leaving.cancel();
+        sleep(config.delay()).await;
+        self.tasks.end(config.timeout()).await;
+    }
+
+    /// As [`Self::drain`], for a service in one process with its callers.
     pub async fn stop(self) {
-        self.readiness.set_not_ready("stopping");
-        tokio::time::sleep(UNREADY_DELAY).await;
-        self.tasks.stop().await;
-    }
-}
-
-/// Listens for Ctrl-C and SIGTERM from this call on; the future waits for one of them.
-pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
-    #[cfg(unix)]
-    let (interrupt, terminate) = {
-        use tokio::signal::unix::SignalKind;
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    };
-    #[cfg(not(unix))]
-    let (interrupt, terminate) =
-        (async { drop(tokio::signal::ctrl_c().await) }, std::future::pending::<()>());
-    async move {
-        tokio::select! {
-            () = interrupt => {}
-            () = terminate => {}
-        }
-    }
-}
-
-/// The handler is installed by this call, so that no signal is lost before the future is polled.
-#[cfg(unix)]
-fn signal(kind: tokio::signal::unix::SignalKind) -> impl Future<Output = ()> + Send {
-    let signal = tokio::signal::unix::signal(kind);
-    async move {
-        match signal {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(error) => {
-                tracing::error!(%error, ?kind, "cannot listen for a signal");
-                std::future::pending::<()>().await;
-            }
-        }
+        self.drain(&DrainConfig::IN_PROCESS).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
+    use tokio::{sync::oneshot, time::Instant};
 
     use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// A task that never ends by itself. The receiver fails once the task is dropped.
     fn endless() -> (impl Future<Output = ()> + Send, oneshot::Receiver<()>) {
@@ -267,25 +293,64 @@ mod tests {
         (task, dropped)
     }
 
+    /// A task that ends when this is cancelled, and tells when.
+    fn until(
+        token: CancellationToken,
+    ) -> (impl Future<Output = ()> + Send, oneshot::Receiver<Instant>) {
+        let (ended, when) = oneshot::channel();
+        let task = async move {
+            token.cancelled().await;
+            let _ = ended.send(Instant::now());
+        };
+        (task, when)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_stop_waits_for_tasks_until_the_deadline_and_drops_the_rest() {
+    async fn background_tasks_run_until_the_last_call_has_ended() {
         let tasks = ServiceTasks::default();
-        let ((late, late_dropped), (watch, watch_dropped)) = (endless(), endless());
-        let (done, is_done) = oneshot::channel();
-        tasks.spawn(late);
+        let (server, closed) = until(tasks.draining());
+        let (background, released) = until(tasks.stopping());
+        let ((watch, watch_dropped), token) = (endless(), tasks.stopping());
+        tasks.spawn_call(server);
+        tasks.spawn(background);
         tasks.spawn_until_stopping(watch);
-        tasks.spawn(async move {
-            tokio::time::sleep(DRAIN_DEADLINE / 2).await;
-            let _ = done.send(());
+        let (done, is_needed) = oneshot::channel();
+        tasks.spawn_call(async move {
+            sleep(TIMEOUT / 2).await;
+            let _ = done.send(!token.is_cancelled());
         });
-        tokio::task::yield_now().await;
-        let began = tokio::time::Instant::now();
-        tasks.stop().await;
-        assert_eq!(began.elapsed(), DRAIN_DEADLINE);
-        assert_eq!(is_done.await, Ok(()), "it had time to end");
-        assert!(watch_dropped.await.is_err() && late_dropped.await.is_err());
+        let began = Instant::now();
+        tasks.end(TIMEOUT).await;
+        assert_eq!(closed.await.unwrap(), began, "it accepts no more work at once");
+        assert!(is_needed.await.unwrap(), "the call had what it needs");
+        assert_eq!(released.await.unwrap(), began + TIMEOUT / 2);
+        assert!(watch_dropped.await.is_err());
+        assert_eq!(began.elapsed(), TIMEOUT / 2, "nothing is waited for but the call");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_are_overdue_end_with_an_error_and_what_is_left_is_dropped() {
+        let tasks = ServiceTasks::default();
+        let (call, failed) = until(tasks.overdue());
+        let ((stuck, stuck_dropped), (late, late_dropped)) = (endless(), endless());
+        tasks.spawn_call(call);
+        tasks.spawn_call(stuck);
+        tasks.spawn(late);
+        let began = Instant::now();
+        tasks.end(TIMEOUT).await;
+        assert_eq!(failed.await.unwrap(), began + TIMEOUT);
+        assert_eq!(began.elapsed(), TIMEOUT + OVERDUE_GRACE + RELEASE_TIMEOUT);
+        assert!(stuck_dropped.await.is_err() && late_dropped.await.is_err());
         let (another, dropped) = endless();
         tasks.spawn(another);
         assert!(dropped.await.is_err(), "a task that begins afterwards ends too");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_completed_stops() {
+        let builder = ServiceBuilder::new();
+        let (draining, stopping) = (builder.draining(), builder.stopping());
+        drop(builder);
+        assert!(draining.is_cancelled() && stopping.is_cancelled());
     }
 }

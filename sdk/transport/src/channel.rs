@@ -10,7 +10,12 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use url::Url;
 
-pub use self::balanced::BalancedChannel;
+pub use self::{
+    balanced::BalancedChannel,
+    documents::{ReplicaDocument, ReplicaDocuments},
+    replica::{Replica, ReplicaChannel, ReplicaFollower},
+    replicas::ReplicaCounts,
+};
 use self::replicas::Origin;
 use crate::{
     metrics::CLIENT_HANDSHAKES_FAILED,
@@ -19,7 +24,9 @@ use crate::{
 use drawbridge_runtime::socket::SocketPathError;
 
 mod balanced;
+mod documents;
 mod peers;
+mod replica;
 mod replicas;
 mod status_headers;
 #[cfg(test)]

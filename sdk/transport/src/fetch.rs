@@ -153,13 +153,26 @@ impl Fetcher {
     /// # Errors
     /// When there is no response in time, it is too large, or its address is not allowed.
     pub async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Fetched, FetchError> {
+        self.send_within(url, request, BODY_BYTES_MAX).await
+    }
+
+    /// As [`Self::send`], for a response of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_within(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+        bytes_max: usize,
+    ) -> Result<Fetched, FetchError> {
         let failed = |source: reqwest::Error| match is_refused_address(&source) {
             true => FetchError::Address { url: url.clone() },
             false => FetchError::Http { url: url.clone(), source: source.without_url() },
         };
         let response = http::Response::from(request.send().await.map_err(failed)?);
         let (head, body) = response.into_parts();
-        let body = bounded::read_body(body, BODY_BYTES_MAX).await;
+        let body = bounded::read_body(body, bytes_max).await;
         let body = body.map_err(|source| FetchError::Body { url: url.clone(), source })?;
         Ok(Fetched::new(url.clone(), head.status, head.headers, body))
     }
@@ -177,6 +190,18 @@ impl Fetched {
     /// A response that was received by other means.
     pub(crate) fn new(url: Url, status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
         Self { url, status, headers, body }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body alone.
+    #[must_use]
+    pub fn into_body(self) -> Bytes {
+        self.body
     }
 
     /// The body as text.

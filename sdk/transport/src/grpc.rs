@@ -4,16 +4,19 @@ use axum::Router;
 use prost_reflect::DescriptorPool;
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes, transport::Server};
-use tonic_health::ServingStatus;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     mtls::{Acceptor, MtlsError, MtlsServerConfig, Peers},
     transaction_token::Verifier,
 };
-use drawbridge_runtime::{Accepted, Address, BindError, Listen, Readiness, ServiceBuilder, metric};
+use drawbridge_runtime::{
+    Accepted, Address, BindError, Listen, Readiness, ServiceBuilder, ServiceTasks, metric,
+};
 
 use self::{
     call_layer::CallLayer,
+    drain_layer::{DrainLayer, watch_paths},
     message_layer::{MessageChecker, MessageLayer},
     transaction_token_layer::TransactionTokenLayer,
 };
@@ -23,6 +26,7 @@ pub(crate) use self::incoming::incoming;
 use crate::metrics::METRICS;
 
 mod call_layer;
+mod drain_layer;
 mod incoming;
 mod message_layer;
 mod nul;
@@ -116,7 +120,7 @@ impl GrpcServer {
         self.accept.check_address(&listen.address()?)?;
         let (accepted, address) = listen.accept()?;
         self.check_contract().map_err(|why| BindError::refused(address.clone(), why))?;
-        service.spawn(self.serve(accepted, service.readiness(), service.stopping()));
+        service.spawn_server(self.serve(accepted, service.readiness(), service.tasks()));
         Ok(address)
     }
 
@@ -128,9 +132,10 @@ impl GrpcServer {
         check_descriptors(self.descriptors, self.service_name)
     }
 
-    /// Serves until `stopping`, then lets calls in flight finish.
-    async fn serve(self, accepted: Accepted, readiness: Readiness, stopping: CancellationToken) {
-        let (mut health, health_service) = tonic_health::server::health_reporter();
+    /// Serves until the service drains, then lets calls in flight finish.
+    async fn serve(self, accepted: Accepted, readiness: Readiness, tasks: ServiceTasks) {
+        let draining = tasks.draining();
+        let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(self.descriptors)
             .with_service_name(self.service_name)
@@ -142,8 +147,10 @@ impl GrpcServer {
                 return;
             }
         };
-        let checker = match MessageChecker::new(self.descriptors, self.request_bytes_max) {
-            Ok(checker) => self.verifier.is_some().then_some(checker),
+        let checker = MessageChecker::new(self.descriptors, self.request_bytes_max);
+        let read = checker.and_then(|checker| Ok((checker, watch_paths(self.descriptors)?)));
+        let (checker, watches) = match read {
+            Ok((checker, watches)) => (self.verifier.is_some().then_some(checker), watches),
             Err(error) => {
                 tracing::error!(%error, "the contract's descriptors are invalid");
                 return;
@@ -152,6 +159,8 @@ impl GrpcServer {
         let layers = tower::ServiceBuilder::new()
             // Opens the span, records id and deadline, measures.
             .layer(CallLayer)
+            // Ends calls with an error when the drain timeout has passed, and watches before.
+            .layer(DrainLayer::new(&tasks, watches))
             // Rejects callers without a transaction token for this RPC.
             .option_layer(self.verifier.map(TransactionTokenLayer::new))
             // Rejects messages that the token is not for, and NUL in strings.
@@ -167,36 +176,42 @@ impl GrpcServer {
             .add_service(reflection)
             .serve_with_incoming_shutdown(
                 incoming(accepted, self.accept),
-                stopping.clone().cancelled_owned(),
+                draining.clone().cancelled_owned(),
             );
-        let mut readiness_changes = readiness.subscribe();
-        let report_health = async {
-            while stopping
-                .run_until_cancelled(async {
-                    let ready = *readiness_changes.borrow_and_update();
-                    let status =
-                        if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-                    health.set_service_status("", status).await;
-                    health.set_service_status(self.service_name, status).await;
-                    // The readiness outlives the server, so this waits for a change.
-                    let _ = readiness_changes.changed().await;
-                })
-                .await
-                .is_some()
-            {}
-            // Watchers would hold their connections open, and with them the drain, until its
-            // deadline.
-            health.clear_service_status("").await;
-            health.clear_service_status(self.service_name).await;
-            std::future::pending::<()>().await;
-        };
+        let reporting = report_health(health, self.service_name, &readiness, &draining);
         tokio::select! {
             served = serving => if let Err(error) = served {
                 tracing::error!(%error, "the gRPC server ended");
             },
-            () = report_health => {}
+            () = reporting => {}
         }
     }
+}
+
+/// Reports the readiness of the service as its health, and does not return.
+async fn report_health(
+    health: HealthReporter,
+    service_name: &str,
+    readiness: &Readiness,
+    draining: &CancellationToken,
+) {
+    let mut changes = readiness.subscribe();
+    let reporting = async {
+        loop {
+            let ready = *changes.borrow_and_update();
+            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("", status).await;
+            health.set_service_status(service_name, status).await;
+            // The readiness outlives the server, so this waits for a change.
+            let _ = changes.changed().await;
+        }
+    };
+    draining.run_until_cancelled(reporting).await;
+    // Watchers would hold their connections open, and with them the drain, until its timeout.
+    let mut health = health;
+    health.clear_service_status("").await;
+    health.clear_service_status(service_name).await;
+    std::future::pending().await
 }
 
 fn check_descriptors(descriptors: &[u8], service_name: &str) -> Result<(), String> {

@@ -190,6 +190,26 @@ impl Jwks {
         self.inner.keys.load().by_id.get(id).cloned().ok_or(JwksError::UnknownKey)
     }
 
+    /// Whether there are keys, and they are not too old to be used.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.inner.usable_until().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Fetches the keys before the first one is requested, once. An unknown key id causes a fetch
+    /// as soon as if there had been none.
+    ///
+    /// # Errors
+    /// When they cannot be fetched.
+    pub async fn fetch_ahead(&self) -> Result<(), JwksError> {
+        self.inner.refresh().await.inspect_err(|error| {
+            tracing::debug!(error = error_chain(error), "keys cannot be fetched yet");
+        })?;
+        self.inner.last.lock().await.attempted_at = None;
+        self.refresh_in_background();
+        Ok(())
+    }
+
     /// Until when a signature that was verified with these keys may be cached.
     #[must_use]
     pub fn cacheable_until(&self) -> Instant {

@@ -15,7 +15,10 @@ pub mod transaction_token;
 pub use self::{
     call::{CallContext, TXN_TOKEN, client_span, end_client_span, with_transaction_token},
     call_log::LoggedCaller,
-    channel::{BalancedChannel, ChannelError, connect},
+    channel::{
+        BalancedChannel, ChannelError, Replica, ReplicaChannel, ReplicaCounts,
+        ReplicaDocument, ReplicaDocuments, ReplicaFollower, connect,
+    },
     grpc::{GrpcServer, GrpcService, Peer},
     metrics::METRICS,
     mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError},

@@ -166,6 +166,12 @@ impl Peers {
         }
     }
 
+    /// The id of this service; `None` in plaintext, where services have no ids.
+    #[must_use]
+    pub fn id(&self) -> Option<&SpiffeId> {
+        Some(&self.identity.as_ref()?.id)
+    }
+
     /// The id of a sibling service; `None` in plaintext, where services have no ids.
     #[must_use]
     pub fn sibling(&self, service: &str) -> Option<SpiffeId> {

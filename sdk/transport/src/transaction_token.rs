@@ -264,6 +264,12 @@ impl Verifier {
         Ok(Self { jwks: Jwks::new(source, JwksLimits::default()), validation, verified })
     }
 
+    /// Auth's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Jwks {
+        &self.jwks
+    }
+
     /// Verifies the token of a call to `rpc`.
     ///
     /// # Errors

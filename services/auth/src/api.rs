@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
-    operation::Kind, revoke_response,
+    introspect_response::Status as IntrospectionStatus, operation::Kind, revoke_response,
 };
 use drawbridge_runtime::{REQUEST_ID, RequestId, error_chain};
 use drawbridge_transport::{CallContext, SpiffeId};
@@ -15,10 +15,10 @@ use tonic::{Request, Response, Status};
 use crate::{
     authn::{AccessToken, ClientNetwork, Identity, Issuers, TokenVerifier},
     decision_log::{DecisionEntry, DecisionLog},
-    epoch::Epochs,
+    epoch::{self, Epochs},
     policy::{DecisionOutcome, PolicyDecision, PolicyStore},
     revocation::Revocations,
-    transaction::{Delegation, MessageBinding, Minter},
+    transaction::{Delegation, KeyPeers, MessageBinding, Minter},
 };
 
 use self::{
@@ -47,9 +47,10 @@ pub(crate) struct Api {
     pub(crate) edges: Vec<SpiffeId>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) epochs: Arc<Epochs>,
-    pub(crate) minter: Arc<Minter>,
+    pub(crate) minter: Minter,
+    pub(crate) peers: Arc<KeyPeers>,
     pub(crate) log: DecisionLog,
-    pub(crate) stopping: CancellationToken,
+    pub(crate) draining: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -59,6 +60,7 @@ impl AuthService for Api {
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
         self.require_edge(&request)?;
+        self.require_signing()?;
         let started = Instant::now();
         let call = CallContext::from_request(&request);
         let pb::AuthorizeRequest { access_token, operation, resource, client_address } =
@@ -93,6 +95,7 @@ impl AuthService for Api {
         request: Request<pb::FilterCatalogRequest>,
     ) -> Result<Response<pb::FilterCatalogResponse>, Status> {
         self.require_edge(&request)?;
+        self.require_signing()?;
         let request = request.into_inner();
         let kind = request.kind();
         if request.items.len() > ITEMS_MAX {
@@ -122,6 +125,7 @@ impl AuthService for Api {
         &self,
         request: Request<pb::ExchangeRequest>,
     ) -> Result<Response<pb::ExchangeResponse>, Status> {
+        self.require_signing()?;
         let started = Instant::now();
         let epoch = self.epochs.current();
         let (ids, network) = (Ids::new(&request), network_of(&request));
@@ -136,15 +140,24 @@ impl AuthService for Api {
         &self,
         _: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(Box::pin(self.epochs.watch(self.stopping.clone()))))
+        self.require_signing()?;
+        let readable = self.revocations.readable();
+        if !*readable.borrow() {
+            return Err(epoch::unreadable());
+        }
+        Ok(Response::new(Box::pin(self.epochs.watch(self.draining.clone(), readable))))
     }
 
     async fn introspect(
         &self,
         request: Request<pb::IntrospectRequest>,
     ) -> Result<Response<pb::IntrospectResponse>, Status> {
-        let active = self.introspect_tokens(&request.get_ref().transaction_tokens)?;
-        Ok(Response::new(pb::IntrospectResponse { active }))
+        let statuses = self.introspect_tokens(&request.get_ref().transaction_tokens)?;
+        let active = statuses.iter().map(|status| *status == IntrospectionStatus::Active);
+        Ok(Response::new(pb::IntrospectResponse {
+            active: active.collect(),
+            statuses: statuses.iter().map(|status| (*status).into()).collect(),
+        }))
     }
 
     async fn revoke(

@@ -5,29 +5,36 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
+use axum::{Json, Router, routing::get};
 use clap::ArgGroup;
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_runtime::{
-    Admin, BindError, Listen, RunningService, ServiceBuilder, Telemetry, metric, parse_defaults,
-    parse_url_string,
+    Admin, BindError, Effect, Listen, RunningService, ServiceBuilder, Telemetry, metric,
+    parse_defaults, parse_url_string,
 };
-use drawbridge_transport::{GrpcServer, MtlsError, MtlsServerConfig, Peers, SpiffeId};
+use drawbridge_transport::{
+    ChannelError, GrpcServer, MtlsError, MtlsServerConfig, Peers, ReplicaDocuments, SpiffeId,
+};
 use secrecy::SecretString;
+use url::Url;
 
 use crate::{
     api::Api,
     authn::{Audience, IssuerFlags, Issuers, TokenVerifier},
     decision_log::{DecisionLog, DecisionLogConfig, DecisionLogError},
-    epoch::{EpochEnd, Epochs},
-    policy::{PolicyError, PolicyStore},
+    epoch::{DecisionInputs, Epochs},
+    policy::{
+        PolicyStore, STATUS_PATH,
+        bundle::{BundleConfig, BundleError, PolicyLocation},
+    },
     revocation::{Revocations, RevocationsError},
-    transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
+    transaction::{KeyPeers, Keyring, MintError, Minter, ROTATION_SECONDS_MIN},
 };
 
 pub use crate::{
     authn::{Identity, IssuersFileError, RefusedTokensConfig, SeenConfig, check_issuers},
     metrics::METRICS,
+    transaction::KeyTiming,
 };
 
 mod api;
@@ -36,6 +43,7 @@ pub mod decision_log;
 mod epoch;
 mod metrics;
 pub mod policy;
+mod readiness;
 mod revocation;
 mod transaction;
 
@@ -85,9 +93,14 @@ pub struct Config {
     #[arg(long, default_value = "drawbridge-auth")]
     pub internal_audience: String,
 
-    /// The folder of Cedar policies.
-    #[arg(long, default_value = "policies")]
-    pub policies: PathBuf,
+    /// The Cedar policies: a folder, or a signed bundle, `https://HOST/NAME.tar.gz` or
+    /// `oci://REGISTRY/REPOSITORY:TAG`.
+    #[arg(long, value_name = "FOLDER_OR_URL", default_value = "policies")]
+    pub policies: PolicyLocation,
+
+    /// How a bundle of policies is fetched and trusted.
+    #[command(flatten)]
+    pub policy_bundles: BundleConfig,
 
     /// The `iss` of transaction tokens.
     #[arg(long, default_value = "drawbridge-auth")]
@@ -140,6 +153,17 @@ pub struct Config {
         help_heading = "Between services"
     )]
     pub mtls_allow_edge: Vec<SpiffeId>,
+
+    /// The replicas of auth, as `https://host:port` of their gRPC addresses. Each publishes the
+    /// keys of all of them, and is ready once the others publish its own. A host name resolves to
+    /// all of its addresses, again and again; this replica may be among them. Repeat, or separate
+    /// by commas.
+    #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Between services")]
+    pub peers: Vec<Url>,
+
+    /// When keys are exchanged with the peers, sign, and are withdrawn.
+    #[arg(skip)]
+    pub key_timing: KeyTiming,
 }
 
 impl Config {
@@ -149,6 +173,20 @@ impl Config {
     pub fn new(issuer: String, audience: Vec<String>) -> Self {
         let placeholders = ["--issuer=http://idp", "--audience=http://edge"];
         Self { issuer: Some(issuer), audience, ..parse_defaults(&placeholders) }
+    }
+
+    fn issuer_flags(&self) -> Option<IssuerFlags> {
+        let (issuer, tenants) = (self.issuer.clone()?, self.issuer_tenants.clone());
+        let allow_private_addresses = self.allow_private_addresses;
+        Some(IssuerFlags { issuer, allow_private_addresses, tenants })
+    }
+
+    /// A digest of what decisions read here. The version stands for the code.
+    fn digest(&self) -> [u8; 32] {
+        let mut parts = vec![env!("CARGO_PKG_VERSION"), &self.internal_audience];
+        parts.extend(self.audience.iter().map(String::as_str));
+        let parts: Vec<_> = parts.into_iter().map(str::as_bytes).collect();
+        epoch::digest(&parts)
     }
 }
 
@@ -160,7 +198,7 @@ pub enum StartError {
     Mtls(#[from] MtlsError),
     /// The policies are invalid.
     #[error("cannot load the policies")]
-    Policies(#[from] PolicyError),
+    Policies(#[from] BundleError),
     /// No signing key could be generated.
     #[error("cannot generate a key for transaction tokens")]
     Key(#[from] MintError),
@@ -173,6 +211,9 @@ pub enum StartError {
     /// The decision log cannot be written.
     #[error(transparent)]
     DecisionLog(#[from] DecisionLogError),
+    /// The peers cannot be reached by these URLs.
+    #[error("invalid --peers")]
+    Peers(#[from] ChannelError),
     /// An address is in use.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -203,53 +244,36 @@ pub async fn probe_issuers(
 /// error: its keys are fetched with the first token.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     metric::describe(METRICS);
-    let policies = Arc::new(PolicyStore::open(&config.policies)?);
-    let ttl = Duration::from_secs(config.transaction_ttl_seconds.into());
-    let minter = Arc::new(Minter::new(&config.transaction_issuer, ttl)?);
-    let allow_private_addresses = config.allow_private_addresses;
-    let tenants = config.issuer_tenants;
-    let flags =
-        config.issuer.map(|issuer| IssuerFlags { issuer, allow_private_addresses, tenants });
-    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref(), config.seen)?);
+    let policies = PolicyStore::start(&config.policies, &config.policy_bundles).await?;
+    let policies = Arc::new(policies);
+    let status = Arc::clone(&policies);
+    let status = move || std::future::ready(Json(status.status()));
+    let status = Router::new().route(STATUS_PATH, get(status));
+    let issuers = Issuers::load(config.issuer_flags(), config.issuers.as_deref(), config.seen)?;
+    let issuers = Arc::new(issuers);
     let revocations =
         Revocations::new(config.redis_url.as_ref(), config.revocations_file.as_deref())?;
-    let epochs = Epochs::new();
+    let epochs = Epochs::new(DecisionInputs {
+        config: config.digest(),
+        policies: Arc::clone(&policies),
+        issuers: Arc::clone(&issuers),
+        revocations: Arc::clone(&revocations),
+    });
 
     let builder = ServiceBuilder::new();
     let peers = Peers::start(&builder, &config.mtls.identity)?;
+    let log = DecisionLog::open(&config.decision_log, &builder)?;
+    readiness::watch(&builder, &issuers, &revocations, &log);
+    let keys = Keys::new(&config, &peers)?;
     let mut edges = config.mtls_allow_edge;
     if edges.is_empty() {
         edges.extend(peers.sibling("edge"));
     }
     builder.spawn(Arc::clone(&policies).follow(builder.readiness(), builder.stopping()));
     builder.spawn(Arc::clone(&issuers).follow(builder.readiness(), builder.stopping()));
-    builder.spawn(Arc::clone(&revocations).follow(builder.readiness(), builder.stopping()));
-    builder.spawn(Arc::clone(&epochs).advance_on(
-        policies.subscribe(),
-        EpochEnd::PoliciesOrIssuers,
-        builder.stopping(),
-    ));
-    builder.spawn(Arc::clone(&epochs).advance_on(
-        issuers.subscribe(),
-        EpochEnd::PoliciesOrIssuers,
-        builder.stopping(),
-    ));
-    builder.spawn(Arc::clone(&epochs).advance_on(
-        revocations.subscribe(),
-        EpochEnd::Revocations,
-        builder.stopping(),
-    ));
-
-    let rotation = Rotation::new(Duration::from_secs(config.transaction_key_seconds.into()), ttl);
-    let (rotating, stopping) = (Arc::clone(&minter), builder.stopping());
-    builder.spawn(async move { rotating.rotate(rotation, stopping).await });
-
-    let published = Arc::clone(&minter);
-    let cache_control = format!("max-age={}", KEYS_MAX_AGE.as_secs());
-    let keys = move || {
-        std::future::ready(([(CACHE_CONTROL, cache_control.clone())], Json(published.jwks())))
-    };
-    let keys = Router::new().route("/.well-known/jwks.json", get(keys));
+    builder.spawn(Arc::clone(&revocations).follow(builder.stopping()));
+    builder.spawn(Arc::clone(&epochs).follow(builder.stopping()));
+    let routes = keys.peers.routes();
     let api = Api {
         client_tokens: TokenVerifier::new(
             Arc::clone(&issuers),
@@ -266,16 +290,60 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         policies,
         revocations,
         epochs,
-        minter,
-        log: DecisionLog::open(&config.decision_log, &builder)?,
+        minter: Minter::new(&config.transaction_issuer, keys.ttl, Arc::clone(&keys.ring)),
+        peers: Arc::clone(&keys.peers),
+        log,
         edges: edges.clone(),
-        stopping: builder.stopping(),
+        draining: builder.draining(),
     };
     let service = AuthServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = GrpcServer::unverified(service).document(keys.clone());
+    let server = GrpcServer::unverified(service).document(routes.clone());
     let mut mtls = config.mtls;
     mtls.mtls_allow.extend(edges);
+    if !config.peers.is_empty() {
+        mtls.mtls_allow.extend(peers.id().cloned());
+    }
     let address = server.accept(&peers, &mtls)?.start(&builder, &config.listen)?;
+    keys.start(&builder);
     builder.readiness().set_ready();
-    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry).with_routes(keys))?)
+    let admin = Admin::new(&config.admin_listen, telemetry).with_routes(routes);
+    Ok(builder.finish(address, admin.with_operator_routes(status))?)
+}
+
+/// The keys of this replica, and the exchange with its peers.
+struct Keys {
+    ring: Arc<Keyring>,
+    peers: Arc<KeyPeers>,
+    timing: KeyTiming,
+    /// How long one key signs.
+    every: Duration,
+    /// How long a token is valid.
+    ttl: Duration,
+}
+
+impl Keys {
+    fn new(config: &Config, peers: &Peers) -> Result<Self, StartError> {
+        let (timing, ring) = (config.key_timing, Arc::new(Keyring::new()?));
+        let ttl = Duration::from_secs(config.transaction_ttl_seconds.into());
+        let every = Duration::from_secs(config.transaction_key_seconds.into());
+        // Replicas are the same service.
+        let replicas = (!config.peers.is_empty())
+            .then(|| ReplicaDocuments::new(peers, &config.peers, peers.id()))
+            .transpose()?;
+        let peers = KeyPeers::new(Arc::clone(&ring), replicas, timing, ttl);
+        Ok(Self { ring, peers, timing, every, ttl })
+    }
+
+    /// Exchanges keys with the peers, and rotates this replica's own. With peers the service is not
+    /// ready until its first key may sign.
+    fn start(self, builder: &ServiceBuilder) {
+        let Self { ring, peers, timing, every, ttl } = self;
+        if peers.exist() {
+            let condition = builder.readiness().condition("signing_key", Effect::Required);
+            builder.spawn(Arc::clone(&peers).follow(builder.stopping()));
+            builder.spawn(Arc::clone(&peers).join(condition, builder.stopping()));
+        }
+        let stopping = builder.stopping();
+        builder.spawn(async move { ring.rotate(every, ttl, timing, &peers, stopping).await });
+    }
 }

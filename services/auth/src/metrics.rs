@@ -6,9 +6,14 @@ drawbridge_runtime::metric_table! {
     /// Decision records that could not be written.
     DECISION_LOG_ERRORS: Counter<Count> = "auth_decision_log_errors_total" [];
 
-    /// 1 while the policies in force are those in the files.
+    /// 1 while the policies in force are those of their source.
     POLICIES_CURRENT: Gauge<Count> = "auth_policies_current" [];
-    /// Edits of policies that were rejected.
+    /// 1 for the policies in force: their digest, the revision of their bundle (empty: none), and
+    /// where they come from. 0 for those before them.
+    POLICY_REVISION_INFO: Gauge<Count> = "auth_policy_revision_info" ["revision", "bundle", "source"];
+    /// 1 while the policy bundle is past its `not_after`, and no newer one has arrived.
+    POLICY_BUNDLE_EXPIRED: Gauge<Count> = "auth_policy_bundle_expired" [];
+    /// Edits of policies and bundles that were rejected.
     POLICY_RELOADS_FAILED: Counter<Count> = "auth_policy_reloads_failed_total" [];
     /// Decisions in which a policy could not be evaluated.
     POLICY_ERRORS: Counter<Count> = "auth_policy_errors_total" [];
@@ -25,6 +30,17 @@ drawbridge_runtime::metric_table! {
     INTROSPECTIONS: Counter<Count> = "auth_introspections_total" [];
     /// Introspections of opaque tokens that were refused at once.
     INTROSPECTIONS_REFUSED: Counter<Count> = "auth_introspections_refused_total" [];
+
+    /// Keys of transaction tokens that this replica publishes: its own and those of its peers.
+    TRANSACTION_KEYS: Gauge<Count> = "auth_transaction_keys" [];
+    /// Other replicas of auth, by the addresses of `--peers`; this one may be among them.
+    PEERS: Gauge<Count> = "auth_peers" [];
+    /// Replicas of auth that did not answer the last poll of their keys.
+    PEERS_SILENT: Gauge<Count> = "auth_peers_silent" [];
+    /// Keys of other replicas that were refused, by reason.
+    PEER_KEYS_REFUSED: Counter<Count> = "auth_peer_keys_refused_total" ["reason"];
+    /// Keys that sign although a silent replica may not publish them.
+    KEYS_UNCONFIRMED: Counter<Count> = "auth_keys_unconfirmed_total" [];
 
     /// Revocations in force.
     REVOCATIONS: Gauge<Count> = "auth_revocations" [];

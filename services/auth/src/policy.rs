@@ -21,7 +21,8 @@ use self::{
 pub use self::{
     case::{CaseResult, cases},
     decision::{DecisionOutcome, PolicyDecision, Shadow},
-    problem::{Place, PolicyError, Problem, Severity},
+    problem::{PolicyError, Problem, Severity},
+    status::{BundleStatus, PolicyStatus, STATUS_PATH},
     store::PolicyStore,
     suggestion::suggest,
     values::{ALIASES_ANNOTATION, VALUES_ANNOTATION},
@@ -29,6 +30,7 @@ pub use self::{
 };
 use crate::{Identity, metrics::POLICY_ERRORS};
 
+pub mod bundle;
 mod caller;
 mod case;
 mod catalog;
@@ -43,6 +45,7 @@ mod names;
 mod operation;
 mod problem;
 mod source;
+mod status;
 mod store;
 mod suggestion;
 #[cfg(test)]

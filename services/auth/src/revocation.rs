@@ -1,15 +1,13 @@
 //! Revocations: tokens that are rejected before they expire.
 
 use std::{
-    collections::HashMap,
-    io,
+    io, mem,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
-use drawbridge_runtime::Readiness;
 use redis::RedisError;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -20,9 +18,11 @@ use crate::{
     metrics::{REVOCATIONS, REVOCATIONS_READABLE},
 };
 
-use self::{file::RevocationsFile, shared::SharedRevocations};
+pub(crate) use self::list::RevocationSummary;
+use self::{file::RevocationsFile, list::RevocationList, shared::SharedRevocations};
 
 mod file;
+mod list;
 mod shared;
 
 /// How long a revocation is stored. No issuer's access tokens live longer.
@@ -33,6 +33,10 @@ const REVOCATIONS_MAX: usize = 100_000;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// After this long without a successful poll, the local copy is too old to trust.
 const STALE_AFTER: Duration = Duration::from_secs(1);
+/// For so long after a revocation it is not missed in the shared list.
+const RECENT_SECONDS: u64 = 2;
+/// How often expired revocations are dropped.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether a token is revoked is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,58 +76,6 @@ pub enum RevocationsError {
     },
 }
 
-/// Revocations per issuer, by subject, client and token id, with their times in seconds since 1970.
-#[derive(Clone, Debug, Default)]
-struct RevocationList {
-    issuers: HashMap<String, IssuerRevocations>,
-    len: usize,
-}
-
-#[derive(Clone, Debug, Default)]
-struct IssuerRevocations {
-    subjects: HashMap<String, u64>,
-    clients: HashMap<String, u64>,
-    tokens: HashMap<String, u64>,
-}
-
-impl RevocationList {
-    /// Adds tokens. If they are already revoked, the later time applies.
-    fn add(&mut self, tokens: TokenSet, at: u64) {
-        let of_issuer = self.issuers.entry(tokens.issuer).or_default();
-        let (revoked, name) = match tokens.which {
-            Some(Which::Subject(subject)) => (&mut of_issuer.subjects, subject),
-            Some(Which::ClientId(client)) => (&mut of_issuer.clients, client),
-            Some(Which::TokenId(id)) => (&mut of_issuer.tokens, id),
-            None => return,
-        };
-        let known = revoked.len();
-        let latest = revoked.entry(name).or_default();
-        *latest = at.max(*latest);
-        self.len += revoked.len() - known;
-    }
-
-    /// All revocations with their times.
-    fn entries(&self) -> impl Iterator<Item = (TokenSet, u64)> {
-        self.issuers.iter().flat_map(|(issuer, of)| {
-            let subjects = of.subjects.iter().map(|(name, at)| (Which::Subject(name.clone()), *at));
-            let clients = of.clients.iter().map(|(name, at)| (Which::ClientId(name.clone()), *at));
-            let tokens = of.tokens.iter().map(|(name, at)| (Which::TokenId(name.clone()), *at));
-            let all = subjects.chain(clients).chain(tokens);
-            all.map(|(which, at)| (TokenSet { issuer: issuer.clone(), which: Some(which) }, at))
-        })
-    }
-
-    fn contains(&self, token: &AccessToken) -> bool {
-        let principal = &token.identity.principal;
-        let Some(of_issuer) = self.issuers.get(&principal.issuer) else { return false };
-        // A token without an issue time, or issued in the same second, counts as older.
-        let is_older = |at: &u64| token.issued_at.is_none_or(|issued_at| issued_at <= *at);
-        of_issuer.subjects.get(&principal.subject).is_some_and(is_older)
-            || of_issuer.clients.get(&principal.client_id).is_some_and(is_older)
-            || token.id.as_ref().is_some_and(|id| of_issuer.tokens.contains_key(id))
-    }
-}
-
 /// The revocations in force: shared by all replicas through Redis, or local to this replica.
 #[derive(Debug)]
 pub(crate) struct Revocations {
@@ -132,7 +84,9 @@ pub(crate) struct Revocations {
     file: Option<RevocationsFile>,
     /// When the last successful poll of the shared list began.
     polled_at: RwLock<Option<Instant>>,
-    changes: watch::Sender<u64>,
+    summary: watch::Sender<RevocationSummary>,
+    /// Whether the list can be read.
+    readable: watch::Sender<bool>,
 }
 
 impl Revocations {
@@ -146,37 +100,46 @@ impl Revocations {
                 "revocations apply to this replica only and are lost at exit: set --redis-url"
             );
         }
-        let since = now().saturating_sub(REMEMBERED_FOR.as_secs());
         let opened = file.map(|path| {
             let failed = |source| RevocationsError::File { path: path.to_owned(), source };
-            RevocationsFile::open(path, since).map_err(failed)
+            RevocationsFile::open(path, oldest()).map_err(failed)
         });
         let (file, revoked) = opened.transpose()?.unzip();
         let revocations = Self {
             list: RwLock::default(),
             shared: redis_url.map(SharedRevocations::new).transpose()?,
             polled_at: RwLock::default(),
-            changes: watch::Sender::new(0),
+            summary: watch::Sender::default(),
+            readable: watch::Sender::new(redis_url.is_none()),
             file,
         };
-        revocations.add(revoked.unwrap_or_default());
+        revocations.add(&revoked.unwrap_or_default());
         Ok(Arc::new(revocations))
     }
 
-    /// Notifies of new revocations.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Notifies of changes of the revocations, after they take effect.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<RevocationSummary> {
+        self.summary.subscribe()
+    }
+
+    /// Whether the list can be read, now and after each change. While it cannot, no token is
+    /// accepted.
+    pub(crate) fn readable(&self) -> watch::Receiver<bool> {
+        self.readable.subscribe()
     }
 
     /// Whether a token is revoked.
     pub(crate) fn contains(&self, token: &AccessToken) -> Result<bool, Unreadable> {
-        if self.shared.is_some() {
-            let polled_at = *self.polled_at.read().unwrap_or_else(PoisonError::into_inner);
-            if polled_at.is_none_or(|at| at.elapsed() > STALE_AFTER) {
-                return Err(Unreadable);
-            }
+        if self.is_stale() {
+            return Err(Unreadable);
         }
-        Ok(self.list.read().unwrap_or_else(PoisonError::into_inner).contains(token))
+        Ok(self.read().contains(token))
+    }
+
+    /// Whether the shared list was not read for too long.
+    fn is_stale(&self) -> bool {
+        let polled_at = *self.polled_at.read().unwrap_or_else(PoisonError::into_inner);
+        self.shared.is_some() && polled_at.is_none_or(|at| at.elapsed() > STALE_AFTER)
     }
 
     /// Revokes these tokens on every replica. Returns the time of the revocation in seconds since
@@ -189,34 +152,46 @@ impl Revocations {
         if name.is_empty() || tokens.issuer.is_empty() {
             return Err(RevokeError::Incomplete);
         }
-        if self.list.read().unwrap_or_else(PoisonError::into_inner).len >= REVOCATIONS_MAX {
+        if self.read().len() >= REVOCATIONS_MAX {
             return Err(RevokeError::TooMany);
         }
         let at = now();
         if let Some(shared) = &self.shared {
-            shared.add(&tokens, at).await?;
+            shared.add([(&tokens, at)]).await?;
         }
-        self.add([(tokens, at)]);
+        self.add(&[(tokens, at)]);
         if let Some(file) = &self.file {
-            file.write(|| self.list.read().unwrap_or_else(PoisonError::into_inner).clone()).await?;
+            file.write(|| self.read().clone()).await?;
         }
         Ok(at)
     }
 
-    fn add(&self, revoked: impl IntoIterator<Item = (TokenSet, u64)>) {
-        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-        for (tokens, at) in revoked {
-            list.add(tokens, at);
-        }
-        REVOCATIONS.get().set(u32::try_from(list.len).unwrap_or(u32::MAX));
-        drop(list);
-        self.changes.send_modify(|count| *count += 1);
+    fn read(&self) -> RwLockReadGuard<'_, RevocationList> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the shared list until `stopping` and reports failures in `readiness`.
-    pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+    fn add(&self, revoked: &[(TokenSet, u64)]) {
+        self.update(|list| {
+            for (tokens, at) in revoked {
+                list.add(tokens, *at);
+            }
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut RevocationList)) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut list);
+        REVOCATIONS.get().set(u32::try_from(list.len()).unwrap_or(u32::MAX));
+        let summary = list.summary();
+        drop(list);
+        self.summary.send_if_modified(|now| mem::replace(now, summary) != summary);
+    }
+
+    /// Polls the shared list until `stopping`.
+    pub(crate) async fn follow(self: Arc<Self>, stopping: CancellationToken) {
         let Some(shared) = &self.shared else { return };
         let (mut known, mut was_readable) = (None, None);
+        let mut expires_at = Instant::now();
         let mut interval = tokio::time::interval(POLL_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(interval.tick()).await.is_some() {
@@ -225,30 +200,33 @@ impl Revocations {
             if polled.is_ok() {
                 *self.polled_at.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
             }
+            let is_readable = !self.is_stale();
+            self.readable.send_if_modified(|now| mem::replace(now, is_readable) != is_readable);
             if was_readable.replace(polled.is_ok()) != Some(polled.is_ok()) {
-                self.report(&polled, &readiness);
+                Self::report(&polled);
+            }
+            if expires_at <= begun {
+                self.update(|list| list.expire(oldest()));
+                expires_at = begun + EXPIRE_INTERVAL;
             }
         }
     }
 
-    fn report(&self, polled: &Result<(), RedisError>, readiness: &Readiness) {
+    fn report(polled: &Result<(), RedisError>) {
         REVOCATIONS_READABLE.get().set(if polled.is_ok() { 1 } else { 0 });
         match polled {
             Ok(()) => tracing::info!("the revocation list is readable"),
             Err(error) => {
                 tracing::error!(
                     %error,
-                    "the revocation list cannot be read; all tokens are rejected"
+                    "the revocation list cannot be read; after a second all tokens are rejected"
                 );
-                // Invalidates cached decisions from when the list was readable.
-                self.changes.send_modify(|count| *count += 1);
             }
         }
-        // The error may name hosts, so it is in the log only.
-        readiness.set_note("revocations", polled.is_err().then(|| Unreadable.to_string()));
     }
 
-    /// Reads the list if its version changed. Local revocations remain even if the list lost them.
+    /// Reads the list if its version changed. Revocations that the list has lost, for example in a
+    /// fail-over of Redis, are added to it again.
     async fn poll(
         &self,
         shared: &SharedRevocations,
@@ -256,15 +234,34 @@ impl Revocations {
     ) -> Result<(), RedisError> {
         let version = shared.version().await?;
         if *known != Some(version) {
-            self.add(shared.read(now().saturating_sub(REMEMBERED_FOR.as_secs())).await?);
-            *known = Some(version);
+            let found = shared.read(oldest()).await?;
+            self.add(&found);
+            let missing = self.missing_in(&found);
+            let is_recent = |(_, at): &(TokenSet, u64)| at.saturating_add(RECENT_SECONDS) > now();
+            // A recent one may have been added after the list was read.
+            *known = (!missing.iter().any(is_recent)).then_some(version);
+            if known.is_some() && !missing.is_empty() {
+                tracing::warn!(count = missing.len(), "restoring revocations that Redis has lost");
+                shared.add(missing.iter().map(|(tokens, at)| (tokens, *at))).await?;
+            }
         }
         Ok(())
+    }
+
+    /// The revocations that the shared list does not have.
+    fn missing_in(&self, found: &[(TokenSet, u64)]) -> Vec<(TokenSet, u64)> {
+        let list = self.read();
+        if list.len() > found.len() { list.missing_in(found, oldest()) } else { Vec::new() }
     }
 }
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The time of the oldest revocations that apply.
+fn oldest() -> u64 {
+    now().saturating_sub(REMEMBERED_FOR.as_secs())
 }
 
 #[cfg(test)]

@@ -2,43 +2,56 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response,
     filter_catalog_response, operation::Kind,
 };
-use drawbridge_runtime::backoff::ReconnectDelays;
-use drawbridge_transport::{CallContext, LoggedCaller, client_span, end_client_span, log_call};
+use drawbridge_transport::{
+    BalancedChannel, CallContext, ChannelError, LoggedCaller, Peers, ReplicaCounts, SpiffeId,
+    client_span, end_client_span, log_call,
+};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout_at,
+};
+use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span};
+use url::Url;
 
-use crate::{metrics::DECISIONS, refusal::Refusal};
+use crate::{
+    metrics::{AUTH_FAILOVERS, DECISIONS},
+    refusal::Refusal,
+};
 
-use self::decision_cache::{DecisionCache, DecisionKey};
-pub(crate) use self::{decision_cache::NO_EPOCH, lease::StreamLease, reauthorizer::Reauthorizer};
+use self::{
+    decision_cache::{DecisionCache, DecisionKey},
+    epochs::Epochs,
+};
+pub(crate) use self::{epochs::NO_EPOCH, lease::StreamLease, reauthorizer::Reauthorizer};
 
 mod decision_cache;
+mod epochs;
 mod lease;
 mod reauthorizer;
+mod replicas;
 
 const AUTHORIZE: &str = "drawbridge.auth.v1.AuthService/Authorize";
 const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
 /// How long one request to auth may take.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for an epoch message, which auth sends every second.
-const EPOCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many stream leases are renewed at once when an epoch ends.
 const RENEWALS_MAX: usize = 16;
 
-/// A client of auth. INVARIANT: without a response from auth nothing is allowed.
+type AuthClient = AuthServiceClient<BalancedChannel>;
+
+/// A client of all replicas of auth. INVARIANT: without a response from auth nothing is allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Authorizer {
-    client: AuthServiceClient<Channel>,
+    channel: BalancedChannel,
     decisions: Arc<DecisionCache>,
     /// Permits to renew stream leases.
     renewals: Arc<Semaphore>,
@@ -101,49 +114,30 @@ impl From<pb::Allowed> for Allowed {
 }
 
 impl Authorizer {
-    pub(crate) fn new(channel: Channel) -> Self {
-        let renewals = Arc::new(Semaphore::new(RENEWALS_MAX));
-        Self {
-            client: AuthServiceClient::new(channel),
-            decisions: Arc::new(DecisionCache::new()),
-            renewals,
-        }
+    /// Connects to every replica of auth behind these URLs. Each must be `id`, by default the
+    /// sibling `auth` of the edge. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When a URL cannot be used, or the list is empty.
+    pub(crate) fn new(
+        peers: &Peers,
+        urls: &[Url],
+        id: Option<&SpiffeId>,
+    ) -> Result<Self, ChannelError> {
+        let epochs = Epochs::new();
+        let channel = peers.followed(urls, id, replicas::follower(&epochs))?;
+        tokio::spawn(replicas::publish_counts(channel.counts()));
+        Ok(Self {
+            channel,
+            decisions: Arc::new(DecisionCache::new(epochs)),
+            renewals: Arc::new(Semaphore::new(RENEWALS_MAX)),
+        })
     }
 
-    /// Watches the epochs of auth until `stopping`. While the stream is lost no decision is cached,
-    /// because no new epoch would invalidate it.
-    pub(crate) async fn watch_epochs(self, stopping: CancellationToken) {
-        let watching = async {
-            let mut delays = ReconnectDelays::default();
-            loop {
-                let began = Instant::now();
-                let status = self.watch_stream().await;
-                self.decisions.clear_epoch();
-                let (code, message) = (status.code(), status.message());
-                tracing::debug!(?code, detail = message, "the epoch stream was lost");
-                delays.wait_after(began.elapsed()).await;
-            }
-        };
-        stopping.run_until_cancelled(watching).await;
-    }
-
-    /// Opens the epoch stream, and reads it until it fails.
-    async fn watch_stream(&self) -> Status {
-        let timed_out = || Status::deadline_exceeded("auth sent no epoch in time");
-        let mut client = self.client.clone();
-        let reading = async {
-            let opening = tokio::time::timeout(AUTH_TIMEOUT, client.watch(pb::WatchRequest {}));
-            let mut epochs = opening.await.map_err(|_| timed_out())??.into_inner();
-            let mut next = async || {
-                let message = tokio::time::timeout(EPOCH_TIMEOUT, epochs.message());
-                message.await.map_err(|_| timed_out())?
-            };
-            while let Some(message) = next().await? {
-                self.decisions.set_epoch(message.epoch);
-            }
-            Err(Status::unavailable("auth ended the epoch stream"))
-        };
-        reading.await.unwrap_or_else(|status: Status| status)
+    /// How many replicas auth has, and how many of them are live: only those are asked. Without a
+    /// live one nothing is allowed.
+    pub(crate) fn replicas(&self) -> watch::Receiver<ReplicaCounts> {
+        self.channel.counts()
     }
 
     /// Authorizes one operation.
@@ -178,18 +172,21 @@ impl Authorizer {
         record: impl FnOnce(&CallContext, &pb::Operation, &Allowed),
     ) -> Result<Allowed, Refusal> {
         let key = DecisionKey::new(token, resource, &operation);
-        if let Some(allowed) = self.decisions.get(&key) {
-            record(context, &operation, &allowed);
-            return Ok(allowed);
-        }
+        let period = match self.decisions.get(&key) {
+            Ok(allowed) => {
+                record(context, &operation, &allowed);
+                return Ok(allowed);
+            }
+            Err(period) => period,
+        };
         let decision = self.request_decision(context, token, resource, operation).await;
         if let Err(Refusal::Unauthenticated { description: Some(description) }) = &decision {
             let key = DecisionKey::new(token, resource, &connect_operation());
-            self.decisions.insert_rejected(key, description);
+            self.decisions.insert_rejected(key, period, description);
         }
         let (allowed, reusable_for) = decision?;
         if let Some(ttl) = reusable_for {
-            self.decisions.insert(key, &allowed, ttl);
+            self.decisions.insert(key, period, &allowed, ttl);
         }
         Ok(allowed)
     }
@@ -209,12 +206,10 @@ impl Authorizer {
             resource: resource.to_owned(),
             client_address: client_address(context),
         };
-        let mut client = self.client.clone();
-        let context = context.with_timeout(AUTH_TIMEOUT);
-        let span = client_span(AUTHORIZE);
-        let response =
-            async { client.authorize(context.outgoing(request)).await }.instrument(span.clone());
-        match end_span(response.await, &span)?.into_inner().outcome {
+        let authorize =
+            |mut auth: AuthClient, request| async move { auth.authorize(request).await };
+        let response = self.call(context, AUTHORIZE, request, authorize).await?;
+        match response.outcome {
             Some(authorize_response::Outcome::Allowed(allowed)) => {
                 let reusable_for = allowed.reusable_for.and_then(|ttl| ttl.try_into().ok());
                 Ok((allowed.into(), reusable_for))
@@ -276,12 +271,10 @@ impl Authorizer {
             resource: resource.to_owned(),
             client_address: client_address(context),
         };
-        let mut client = self.client.clone();
-        let context = context.with_timeout(AUTH_TIMEOUT);
-        let span = client_span(FILTER_CATALOG);
-        let response = async { client.filter_catalog(context.outgoing(request)).await }
-            .instrument(span.clone());
-        match end_span(response.await, &span)?.into_inner().outcome {
+        let filter =
+            |mut auth: AuthClient, request| async move { auth.filter_catalog(request).await };
+        let response = self.call(context, FILTER_CATALOG, request, filter).await?;
+        match response.outcome {
             Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
             Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => {
                 Err(unauthenticated(reason))
@@ -289,6 +282,35 @@ impl Authorizer {
             Some(filter_catalog_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
+    }
+
+    /// Calls an RPC that only reads. If its replica is lost, the call is repeated once, on another
+    /// one.
+    async fn call<Q: Clone, R, F>(
+        &self,
+        context: &CallContext,
+        rpc: &'static str,
+        message: Q,
+        send: impl Fn(AuthClient, Request<Q>) -> F,
+    ) -> Result<R, Refusal>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let context = context.with_timeout(AUTH_TIMEOUT);
+        let span = client_span(rpc);
+        let calling = async {
+            let client = AuthServiceClient::new(self.channel.clone());
+            match send(client.clone(), context.outgoing(message.clone())).await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    let again = send(client, context.outgoing(message)).await;
+                    again.inspect(|_| AUTH_FAILOVERS.get().increment(1))
+                }
+                result => result,
+            }
+        };
+        let response = timeout_at(context.deadline.into(), calling.instrument(span.clone())).await;
+        let late = |_| Err(Status::deadline_exceeded("auth did not respond in time"));
+        Ok(end_span(response.unwrap_or_else(late), &span)?.into_inner())
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) use self::{
     merged::{Catalog, CatalogConfig, CatalogRevision},
     meta::{MetaKeys, has_ui, without_ui},
     overlay::Overlay,
+    unread::UnreadItem,
     uri::{UriTemplate, Variables},
 };
 
@@ -42,6 +43,7 @@ mod overlay;
 pub(crate) mod schema_text;
 #[cfg(test)]
 pub(crate) mod testdata;
+mod unread;
 mod uri;
 
 /// A tool and how to call it.

@@ -3,16 +3,16 @@
 //! Each service has its own task that reads its contract at the start and on each change. The set
 //! of services follows the config file.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::ready, sync::Arc, time::Duration};
 
 use drawbridge_config::Namespace;
 use drawbridge_runtime::{
-    ServiceBuilder,
+    Effect, Readiness, ServiceBuilder,
     follow::{FollowReport, FollowedFiles},
 };
-use drawbridge_transport::{ChannelError, Peers};
+use drawbridge_transport::{BalancedChannel, ChannelError, Peers};
 use tokio::{sync::oneshot, task::JoinSet};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::service::ServiceWatcher;
 use crate::{
@@ -58,6 +58,7 @@ pub(crate) async fn start(
     discovery: Discovery,
 ) -> Result<(), StartError> {
     let mut discovery = discovery;
+    discovery.readiness = builder.readiness();
     let (sources, config) = match &file {
         Some(file) => {
             let sources = file.read().await?;
@@ -117,6 +118,7 @@ pub(crate) struct Discovery {
     default_timeout: Duration,
     intervals: PollIntervals,
     peers: Peers,
+    readiness: Readiness,
     services: BTreeMap<Namespace, FollowedService>,
     /// Waits for the first reads of services that a reload added.
     first_reads: Option<AbortOnDropHandle<()>>,
@@ -125,7 +127,8 @@ pub(crate) struct Discovery {
 #[derive(Debug)]
 struct FollowedService {
     settings: ServiceSettings,
-    task: AbortOnDropHandle<()>,
+    /// Watch its contract, and whether it can be reached.
+    tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl Discovery {
@@ -143,6 +146,7 @@ impl Discovery {
             default_timeout,
             intervals,
             peers,
+            readiness: Readiness::default(),
             services,
             first_reads: None,
         }
@@ -187,6 +191,7 @@ impl Discovery {
         for (namespace, settings, channel) in started {
             // The items of a changed service stay until its contract is read with the new settings.
             self.stop(&namespace).await;
+            let reachable = self.watch_replicas(&namespace, &channel);
             let watcher = ServiceWatcher {
                 namespace: namespace.clone(),
                 settings: settings.clone(),
@@ -200,19 +205,37 @@ impl Discovery {
                 // An error means that the watcher was stopped before.
                 let _ = first_read.await;
             });
-            let task = AbortOnDropHandle::new(tokio::spawn(watcher.run(done)));
-            self.services.insert(namespace, FollowedService { settings, task });
+            let tasks = [tokio::spawn(watcher.run(done)), tokio::spawn(reachable)];
+            let tasks = tasks.map(AbortOnDropHandle::new);
+            self.services.insert(namespace, FollowedService { settings, tasks });
         }
         Ok(first_reads)
     }
 
     /// Stops following a service. Afterwards its task does not change the catalog any more.
     async fn stop(&mut self, namespace: &Namespace) {
-        if let Some(followed) = self.services.remove(namespace) {
-            followed.task.abort();
+        for task in self.services.remove(namespace).into_iter().flat_map(|it| it.tasks) {
+            task.abort();
             // The error is that the task was aborted.
-            let _ = followed.task.await;
+            let _ = task.await;
         }
+    }
+
+    /// Watches whether a replica of the service can be reached. The edge does without: the tools of
+    /// others work, and calls of this one's fail with a retryable error.
+    fn watch_replicas(
+        &self,
+        namespace: &Namespace,
+        channel: &BalancedChannel,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let condition =
+            self.readiness.condition(format!("service:{namespace}"), Effect::Degrading);
+        let replicas = channel.counts();
+        let check = move || {
+            let is_live = replicas.borrow().live > 0;
+            ready(is_live.then_some(()).ok_or_else(|| "no replica can be reached".to_owned()))
+        };
+        condition.monitor(check, CancellationToken::new())
     }
 
     /// Follows the config file and its lock file until the service stops. `running` is what they

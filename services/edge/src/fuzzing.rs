@@ -13,7 +13,7 @@ use axum::Router;
 use drawbridge_config::Namespace;
 use drawbridge_contract::{Contract, dynamic};
 use drawbridge_runtime::ServiceTasks;
-use drawbridge_transport::{BalancedChannel, connect};
+use drawbridge_transport::BalancedChannel;
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::Value;
 
@@ -34,9 +34,8 @@ pub fn edge_router(
         catalogs.update(|catalog| catalog.with(namespace.clone(), service.clone()));
     }
     let keys = EdgeKeys::new(None, false)?;
-    let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    let authorizer = authorizer(config, &Peers::default())?;
     let tasks = ServiceTasks::default();
-    tasks.spawn(authorizer.clone().watch_epochs(tasks.stopping()));
     let (cache, _) = Cache::new(keys.cache, None)?;
     let reloadable = Reloadable {
         limits: Arc::new(RateLimiter::new(None)?),

@@ -65,6 +65,7 @@ mod keys;
 mod mcp;
 mod metadata;
 mod metrics;
+mod readiness;
 mod refusal;
 mod sealer;
 mod traffic;
@@ -101,9 +102,15 @@ pub struct Config {
     #[arg(long, default_value = "mcp", value_delimiter = ',')]
     pub scopes: Vec<String>,
 
-    /// The gRPC address of auth; on this host also `unix:/path`.
-    #[arg(long, default_value = "http://127.0.0.1:7110")]
-    pub auth_url: GrpcUrl,
+    /// The gRPC address of auth; on this host also `unix:/path`. Repeat, or separate by commas, for
+    /// several replicas. A host name resolves to all of its addresses.
+    #[arg(
+        long = "auth-url",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7110",
+        value_delimiter = ','
+    )]
+    pub auth_urls: Vec<GrpcUrl>,
 
     /// The SPIFFE id of auth. Absent: the edge's own, with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
@@ -210,7 +217,7 @@ impl Config {
         Self {
             public_url,
             authorization_servers: vec![authorization_server],
-            auth_url: auth_url.into(),
+            auth_urls: vec![auth_url.into()],
             ..parse_defaults(&["--authorization-server=http://idp"])
         }
     }
@@ -280,13 +287,17 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&builder, config::from_flags(&config.services), file, discovery).await?;
 
-    let authorizer =
-        Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
-    builder.spawn(authorizer.clone().watch_epochs(builder.stopping()));
+    let authorizer = authorizer(&config, &peers)?;
+    readiness::watch(&builder, &authorizer, &catalogs, &reloadable.limits, redis_url)?;
     let service =
         http_service(&config, authorizer, catalogs, reloadable, keys.mcp, builder.tasks())?;
     let address: SocketAddr = builder.http_with(&config.listen, service, http)?;
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
+}
+
+fn authorizer(config: &Config, peers: &Peers) -> Result<Authorizer, ChannelError> {
+    let urls: Vec<Url> = config.auth_urls.iter().map(|url| url.0.clone()).collect();
+    Authorizer::new(peers, &urls, config.auth_spiffe_id.as_ref())
 }
 
 fn certificate(config: &Config) -> Result<Option<Arc<ServerCertificate>>, StartError> {

@@ -29,7 +29,7 @@ use crate::{
 };
 
 use self::{
-    errors::{error, invalid_params, missing_plan, unknown_method},
+    errors::{error, invalid_params, missing_plan, unknown_method, unread},
     exchange::Exchange,
     revision::ProtocolRevision,
     session::{SlotOwner, Slots},
@@ -103,6 +103,9 @@ impl MethodHandler {
         if exchange.is_stateless() && SESSION_METHODS.contains(&method) {
             return Err(unknown_method(admission));
         }
+        if let Plan::Unread = admission.plan {
+            return Err(unread(admission));
+        }
         if method == "tools/call" {
             return results::call_tool(self, params, admission, exchange).await;
         }
@@ -172,17 +175,16 @@ pub(crate) fn watch_slots(config: &StreamsConfig) -> Arc<Slots> {
 
 /// The server's capabilities, and the instructions of the services that the caller may use.
 fn server_info(plan: &Plan) -> ServerConfig {
-    let capabilities = ServerCapabilities::builder()
-        .enable_completions()
-        .enable_logging()
-        .enable_prompts()
-        .enable_prompts_list_changed()
-        .enable_resources()
-        .enable_resources_list_changed()
-        .enable_resources_subscribe()
-        .enable_tools()
-        .enable_tool_list_changed()
-        .build();
+    let mut capabilities = ServerCapabilities::default();
+    capabilities.completions = Some(JsonObject::new());
+    capabilities.logging = Some(JsonObject::new());
+    let prompts = capabilities.prompts.get_or_insert_default();
+    prompts.list_changed = Some(true);
+    let resources = capabilities.resources.get_or_insert_default();
+    resources.list_changed = Some(true);
+    resources.subscribe = Some(true);
+    let tools = capabilities.tools.get_or_insert_default();
+    tools.list_changed = Some(true);
     let mut info = ServerConfig::new(capabilities);
     info.server_info = Implementation::new("drawbridge", env!("CARGO_PKG_VERSION"));
     if let Plan::Describe { instructions, pages } = plan {

@@ -11,6 +11,10 @@ drawbridge_runtime::metric_table! {
     /// Decisions: requested from `auth`, repeated from the `cache`, or `refused` for a token that
     /// auth has refused before.
     DECISIONS: Counter<Count> = "edge_decisions_total" ["source"];
+    /// Replicas of auth: `known` addresses, and those `live`, which are asked.
+    AUTH_REPLICAS: Gauge<Count> = "edge_auth_replicas" ["state"];
+    /// Requests that another replica of auth answered, because the first one was lost.
+    AUTH_FAILOVERS: Counter<Count> = "edge_auth_failovers_total" [];
     /// 1 while the config file in force is the one on disk, 0 while that has a mistake.
     CONFIG_CURRENT: Gauge<Count> = "edge_config_current" [];
     /// Changes of the config file, or of the catalog lock, that were rejected.

@@ -37,6 +37,7 @@ impl EdgeProcess {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-process"));
         command
             .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
+            .args(["--drain-delay-ms", "0"])
             .args([
                 "--public-url",
                 mesh.mesh.mcp_url.as_str(),

@@ -202,7 +202,9 @@ impl AuthService for AllowAll {
         _: tonic::Request<pb::WatchRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let ticks = IntervalStream::new(tokio::time::interval(Duration::from_secs(1)));
-        let epochs = ticks.map(|_| Ok(pb::WatchResponse { epoch: EPOCH, revocations: EPOCH }));
+        let epoch =
+            pb::WatchResponse { epoch: EPOCH, revocations: EPOCH, ..pb::WatchResponse::default() };
+        let epochs = ticks.map(move |_| Ok(epoch));
         Ok(tonic::Response::new(Box::pin(epochs)))
     }
 
@@ -211,7 +213,8 @@ impl AuthService for AllowAll {
         request: tonic::Request<pb::IntrospectRequest>,
     ) -> Result<tonic::Response<pb::IntrospectResponse>, Status> {
         let active = request.into_inner().transaction_tokens.iter().map(|_| true).collect();
-        Ok(tonic::Response::new(pb::IntrospectResponse { active }))
+        let statuses = Vec::new();
+        Ok(tonic::Response::new(pb::IntrospectResponse { active, statuses }))
     }
 
     async fn revoke(

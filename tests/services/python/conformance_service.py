@@ -3,10 +3,14 @@
 Its contract is `tests/proto/conformance.proto`.
 """
 
+import argparse
 import asyncio
 import base64
+import dataclasses
 import json
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +28,7 @@ with tempfile.TemporaryDirectory() as folder:
 import conformance_pb2 as pb  # noqa: E402
 import conformance_pb2_grpc as rpc  # noqa: E402
 
+CONTRACT = Path(pb.__file__).with_suffix(".binpb")
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg=="
 )
@@ -167,10 +172,20 @@ class Tools:
         return reply_text("done")
 
     async def TriggerToolChange(self, request, context):
-        return reply_text("the tools do not change")
+        return self.change(b"Returns a text.")
 
     async def TriggerPromptChange(self, request, context):
-        return reply_text("the prompts do not change")
+        return self.change(b"A prompt that needs input.")
+
+    def change(self, description):
+        """Changes the contract from the next start on: a description is in capitals, or again not.
+        """
+        if not self.fixed:
+            contract, capitals = CONTRACT.read_bytes(), description.upper()
+            pair = (description, capitals) if description in contract else (capitals, description)
+            CONTRACT.write_bytes(contract.replace(*pair, 1))
+            self.restart.set()
+        return reply_text("it changes")
 
     async def CustomHeader(self, request, context):
         return reply_text(request.value)
@@ -344,5 +359,32 @@ class Others:
 class Conformance(Tools, Questions, Others, rpc.ConformanceServiceServicer):
     """All of it."""
 
+    def __init__(self, fixed):
+        self.fixed = fixed
+        self.restart = asyncio.Event()
 
-drawbridge.serve(Conformance())
+
+async def main(settings, fixed):
+    """Serves until SIGTERM, and again at the same addresses after each change of the contract."""
+    service, stopping = Conformance(fixed), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    while not stopping.is_set():
+        service.restart.clear()
+        async with drawbridge.serving(service, settings=settings) as running:
+            addresses = {"listen": running.address, "admin_listen": running.admin_address}
+            settings = dataclasses.replace(settings, **addresses)
+            serving = {"address": running.address, "admin": running.admin_address}
+            print(json.dumps({"message": "serving", **serving}), file=sys.stderr, flush=True)
+            ends = [asyncio.create_task(end.wait()) for end in (stopping, service.restart)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+
+
+parser = argparse.ArgumentParser()
+for option in ("listen", "admin-listen", "auth-jwks-url"):
+    parser.add_argument(f"--{option}", required=True)
+parser.add_argument("--fixed-contract", action="store_true")
+given = vars(parser.parse_args())
+fixed_contract = given.pop("fixed_contract")
+asyncio.run(main(drawbridge.Settings(**given), fixed_contract))

@@ -6,6 +6,8 @@ mod delegation;
 mod edge_tokens;
 mod issuers;
 mod keycloak;
+mod keys;
 mod kubernetes;
+mod replicas;
 pub(crate) mod revocation;
 pub(crate) mod rpcs;

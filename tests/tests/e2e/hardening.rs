@@ -4,6 +4,7 @@ mod admission;
 mod blocking;
 mod catalog;
 mod code;
+mod drain;
 mod files;
 mod idp;
 mod introspection;

@@ -11,7 +11,7 @@ use drawbridge_proto::auth::v1::{
 };
 use drawbridge_runtime::{Listen, RequestId, TelemetryConfig};
 use drawbridge_tests::{Spy, TestMesh, connect, sign_in};
-use drawbridge_transport::{CallContext, reflection, with_transaction_token};
+use drawbridge_transport::{CallContext, TXN_TOKEN, reflection};
 use http::StatusCode;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde_json::{Value, json};
@@ -28,26 +28,26 @@ pub(crate) async fn contract(url: &Url) -> Contract {
         .expect("a contract")
 }
 
-pub(crate) async fn call_with(url: &Url, method: &MethodDescriptor, token: Option<&str>) -> Code {
-    call(url, method, token).await.map_or_else(|status| status.code(), |_| Code::Ok)
+/// The status of a call with these transaction tokens: of a valid one there is exactly one.
+pub(crate) async fn call_with(url: &Url, method: &MethodDescriptor, tokens: &[&str]) -> Code {
+    call(url, method, tokens).await.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
 /// The first message of a method's response to an empty request without a token, as JSON.
 pub(crate) async fn response_of(url: &Url, method: &MethodDescriptor) -> Result<Value, Status> {
-    let response = call(url, method, None).await?.into_inner().message().await?;
+    let response = call(url, method, &[]).await?.into_inner().message().await?;
     Ok(serde_json::to_value(response).expect("JSON"))
 }
 
 async fn call(
     url: &Url,
     method: &MethodDescriptor,
-    token: Option<&str>,
+    tokens: &[&str],
 ) -> Result<Response<Streaming<DynamicMessage>>, Status> {
-    let request = context().outgoing(DynamicMessage::new(method.input()));
-    let request = match token {
-        Some(token) => with_transaction_token(request, token).expect("a header value"),
-        None => request,
-    };
+    let mut request = context().outgoing(DynamicMessage::new(method.input()));
+    for token in tokens {
+        request.metadata_mut().append(TXN_TOKEN, token.parse().expect("a header value"));
+    }
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let mut client = tonic::client::Grpc::new(connect(url).expect("a channel"));
     client.ready().await.expect("a service");
@@ -108,7 +108,7 @@ async fn an_internal_caller_exchanges_its_own_token_under_the_same_policies() {
     let token = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles")
         .await
         .expect("a token");
-    assert_eq!(call_with(code, &list, Some(&token)).await, Code::Ok);
+    assert_eq!(call_with(code, &list, &[&token]).await, Code::Ok);
 
     // A policy decides on the path, which is unknown at the time of the exchange.
     let read = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ReadFile").await;

@@ -19,6 +19,8 @@ mod mcp;
 mod metrics;
 mod policies;
 mod policy;
+mod readiness;
+mod replicas;
 mod revisions;
 mod templates;
 mod tickets;

@@ -8,3 +8,4 @@ pub(crate) mod interaction;
 mod sdks;
 pub(crate) mod sessions;
 mod subscriptions;
+mod unread;

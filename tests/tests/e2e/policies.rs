@@ -1,5 +1,7 @@
 //! Cedar policies decide which tools are listed and which calls are permitted.
 
+mod bundles;
+
 use drawbridge_tests::TestMesh;
 use http::StatusCode;
 use serde_json::json;

@@ -12,12 +12,14 @@ use drawbridge_cli::{
     command_line::{self, CommandLine, Subcommands},
     new::{self, NewCommand, Report},
 };
-use drawbridge_tests::{ServiceProcess, TestIssuer, TestMesh, python, repository};
+use drawbridge_tests::{
+    ServiceProcess, TestIssuer, TestMesh, python, repository, serve_conformance,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::Url;
 
-use crate::{auth::rpcs::check_rejections, identity::contract};
+use crate::{auth::rpcs::check_rejections, identity::contract, mcp::conformance::run_suite};
 
 mod go;
 mod python;
@@ -84,7 +86,7 @@ pub(crate) async fn check_rooms(service: &NewService, command: impl Fn() -> Comm
     let (keys, untrusted) =
         (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
     let process = start(command(), &keys.url.join("/jwks").expect("a URL"));
-    let (rpcs, _) = check_rejections(&process.url("http"), "rooms", &keys, &untrusted).await;
+    let rpcs = check_rejections(&process.url("http"), "rooms", &keys, &untrusted).await;
     assert_eq!(rpcs.len(), 2, "{rpcs:?}");
     let contract = contract(&process.url("http")).await;
     assert!(process.stop().success());
@@ -129,6 +131,27 @@ pub(crate) async fn check_rooms(service: &NewService, command: impl Fn() -> Comm
         assert!(text(&client("accept")).contains("is already booked"));
     }
     assert!(process.stop().success());
+}
+
+/// Checks that every RPC of the conformance service in another language rejects what no valid
+/// transaction token is. `command` starts it.
+async fn check_conformance_rejections(mut command: Command) {
+    let (keys, untrusted) =
+        (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
+    // The valid tokens would restart it.
+    command.arg("--fixed-contract");
+    let process = start(command, &keys.url.join("/jwks").expect("a URL"));
+    let rpcs = check_rejections(&process.url("http"), "test", &keys, &untrusted).await;
+    assert!(rpcs.len() > 40, "{rpcs:?}");
+}
+
+/// Runs the official conformance suite against an edge before the conformance service in another
+/// language.
+async fn check_suite(command: Command, arguments: &[&str]) {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let process = start(command, &mesh.transaction_keys());
+    let edge = mesh.edge(&[("test", &process.url("http"))], |_| {}).await;
+    run_suite(&mesh, &edge, arguments, &[]).await;
 }
 
 /// Finds and books a room with the official Python SDK, and returns what it saw.

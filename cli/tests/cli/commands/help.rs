@@ -34,13 +34,14 @@ const NAMED_OTHERWISE: [(&str, &str); 15] = [
     ("token", "DRAWBRIDGE_CLIENT_TOKEN"),
 ];
 /// The prefixes of options under each heading. Options without a heading may have any prefix.
-const HEADINGS: [(&str, &[&str]); 16] = [
+const HEADINGS: [(&str, &[&str]); 17] = [
     ("Tool service", &["listen", "admin-listen", "auth-"]),
     ("Telemetry", &["log", "otlp-", "admin-allowed-host"]),
     ("Between services", &["mtls-", "allow-plaintext"]),
     ("TLS handshakes", &["handshake"]),
     ("Caller", &["mesh", "auth-", "token", "issuer", "client-", "audience"]),
     ("Decision log", &["decision-log"]),
+    ("Policy bundles", &["policy-"]),
     ("Vault", &["vault-"]),
     ("AWS Secrets Manager", &["aws-"]),
     ("Azure Key Vault", &["azure-"]),

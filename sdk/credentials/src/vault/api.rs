@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use rustify::enums::RequestMethod;
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Client, RawEndpoint, RequestAuth, VaultConfig};
+use super::{
+    VaultConfig,
+    client::Client,
+    request::{RequestAuth, VaultRequest},
+};
 use crate::error::{CredentialsError, SetupError};
 
 /// A Vault, with a token that may administer it. Requests have the deadlines and retries of a tool
@@ -36,8 +39,7 @@ impl VaultApi {
     /// # Errors
     /// When Vault refuses the token, or is unavailable.
     pub async fn read(&self, path: &str) -> Result<Option<Value>, CredentialsError> {
-        let call = RawEndpoint { method: RequestMethod::GET, path, body: None };
-        match self.client.call(self.request_auth(), || Ok(call.clone())).await {
+        match self.client.call(self.request_auth(), &VaultRequest::get(path)).await {
             Ok(response) => Ok(response.data),
             // Some paths answer 400 for what does not exist.
             Err(CredentialsError::NoSuchSecret | CredentialsError::Refused { status: 400, .. }) => {
@@ -52,8 +54,8 @@ impl VaultApi {
     /// # Errors
     /// When Vault rejects the body or the token, or is unavailable.
     pub async fn write(&self, path: &str, body: &Value) -> Result<(), CredentialsError> {
-        let call = RawEndpoint { method: RequestMethod::POST, path, body: Some(body) };
-        self.client.send(self.request_auth(), || Ok(call.clone())).await.map(drop)
+        let request = VaultRequest::post(path, body.clone());
+        self.client.send(self.request_auth(), &request).await.map(drop)
     }
 
     fn request_auth(&self) -> RequestAuth<'_> {

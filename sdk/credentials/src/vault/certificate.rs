@@ -2,13 +2,28 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use vaultrs::api::pki::requests::GenerateCertificateRequest;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
 
-use super::{RequestAuth, Vault};
+use super::{
+    Vault,
+    request::{RequestAuth, VaultRequest},
+};
 use crate::{
     error::CredentialsError,
     grant::{Granted, GrantedCertificate, SessionToken},
 };
+
+#[derive(Deserialize)]
+struct IssuedCertificate {
+    certificate: String,
+    issuing_ca: String,
+    ca_chain: Option<Vec<String>>,
+    private_key: SecretString,
+    /// In seconds since 1970.
+    expiration: u64,
+}
 
 impl Vault {
     pub(crate) async fn certificate(
@@ -18,24 +33,26 @@ impl Vault {
         common_name: &str,
         request_id: &str,
     ) -> Result<Granted<GrantedCertificate>, CredentialsError> {
-        let issue = || {
-            let mut issue = GenerateCertificateRequest::builder();
-            issue.mount(&self.config.vault_pki_mount).role(role).common_name(common_name);
-            issue.format("pem").private_key_format("pkcs8").remove_roots_from_chain(true);
-            issue.build().map_err(|_| CredentialsError::Malformed)
-        };
-        let request_auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
-        let issued =
-            self.client.call(request_auth, issue).await?.data.ok_or(CredentialsError::Malformed)?;
-        let expires_at =
-            UNIX_EPOCH + Duration::from_secs(issued.expiration.ok_or(CredentialsError::Malformed)?);
+        let issue = VaultRequest::post(
+            format!("{}/issue/{role}", self.config.vault_pki_mount),
+            json!({
+                "common_name": common_name,
+                "format": "pem",
+                "private_key_format": "pkcs8",
+                "remove_roots_from_chain": true,
+            }),
+        );
+        let auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
+        let issued: IssuedCertificate =
+            self.client.call(auth, &issue).await?.data.ok_or(CredentialsError::Malformed)?;
+        let expires_at = UNIX_EPOCH + Duration::from_secs(issued.expiration);
         let duration = expires_at
             .duration_since(SystemTime::now())
             .map_err(|_| CredentialsError::Malformed)?;
         let chain = [vec![issued.certificate], issued.ca_chain.unwrap_or_default()].concat();
         let value = GrantedCertificate {
             chain: chain.join("\n"),
-            private_key: issued.private_key.into(),
+            private_key: issued.private_key,
             authority: issued.issuing_ca,
         };
         // It is not renewed; another is issued instead.

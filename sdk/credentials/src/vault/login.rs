@@ -4,16 +4,14 @@ use std::path::{Path, PathBuf};
 
 use drawbridge_runtime::bounded;
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
-use vaultrs::api::{
-    AuthInfo,
-    auth::{
-        approle::requests::LoginWithApproleRequest,
-        kubernetes::requests::LoginWithKubernetesRequest,
-    },
-    token::requests::CreateTokenRequest,
-};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
-use super::{Client, RequestAuth, VaultConfig};
+use super::{
+    VaultConfig,
+    client::Client,
+    request::{AuthInfo, RequestAuth, VaultRequest, VaultResponse},
+};
 use crate::error::{CredentialsError, Outage, SetupError};
 
 /// Where Kubernetes puts the token of a pod's service account.
@@ -94,43 +92,33 @@ impl ServiceLogin {
         request_id: &str,
     ) -> Result<AuthInfo, CredentialsError> {
         let anonymous = RequestAuth { token: None, request_id: Some(request_id) };
-        let auth = match self {
+        let response: VaultResponse<IgnoredAny> = match self {
             Self::Kubernetes { token } => {
                 let token = read(token).await?;
-                let login = || {
-                    let mut login = LoginWithKubernetesRequest::builder();
-                    login
-                        .mount(&config.vault_kubernetes_mount)
-                        .role(service)
-                        .jwt(token.expose_secret());
-                    login.build().map_err(|_| CredentialsError::Malformed)
-                };
-                client.call(anonymous, login).await?.auth
+                let path = format!("auth/{}/login", config.vault_kubernetes_mount);
+                let body = json!({ "role": service, "jwt": token.expose_secret() });
+                client.call(anonymous, &VaultRequest::post(path, body)).await?
             }
             Self::Approle { role_id, secret_id } => {
                 let (role_id, secret_id) = (read(role_id).await?, read(secret_id).await?);
-                let login = || {
-                    let mut login = LoginWithApproleRequest::builder();
-                    login.mount(&config.vault_approle_mount);
-                    login.role_id(role_id.expose_secret()).secret_id(secret_id.expose_secret());
-                    login.build().map_err(|_| CredentialsError::Malformed)
-                };
-                client.call(anonymous, login).await?.auth
+                let path = format!("auth/{}/login", config.vault_approle_mount);
+                let body = json!({
+                    "role_id": role_id.expose_secret(),
+                    "secret_id": secret_id.expose_secret(),
+                });
+                client.call(anonymous, &VaultRequest::post(path, body)).await?
             }
             // The agent's token is not used for the session: the agent renews it, and others may
             // use it.
             Self::TokenFile { token } => {
                 let token = read(token).await?;
                 let agent = RequestAuth { token: Some(&token), request_id: Some(request_id) };
-                let create = || {
-                    let mut create = CreateTokenRequest::builder();
-                    create.no_default_policy(true).renewable(true).ttl(CHILD_TTL);
-                    create.build().map_err(|_| CredentialsError::Malformed)
-                };
-                client.call(agent, create).await?.auth
+                let body =
+                    json!({ "no_default_policy": true, "renewable": true, "ttl": CHILD_TTL });
+                client.call(agent, &VaultRequest::post("auth/token/create", body)).await?
             }
         };
-        auth.ok_or(CredentialsError::Malformed)
+        response.auth.ok_or(CredentialsError::Malformed)
     }
 }
 

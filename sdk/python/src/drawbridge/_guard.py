@@ -17,6 +17,7 @@ from ._caller import Caller, set_caller
 from ._keys import KeysUnavailable
 from ._nul import find_nul
 from ._tokens import TXN_TOKEN, TokenRefused, Verifier, check_message
+from ._traces import begin_span, end_span, name_of
 from .errors import ToolError
 
 logger = logging.getLogger(__name__)
@@ -154,16 +155,20 @@ class Guard(grpc.aio.ServerInterceptor):
             ) from error
         return caller
 
-    def begin(self) -> float:
-        """Counts a running call; returns its start for `end`."""
+    def begin(self, rpc: str, context: Context) -> Callable[[grpc.StatusCode], None]:
+        """Counts, measures and traces a call. Returns what records its outcome."""
         self._running += 1
         self._idle.clear()
-        return perf_counter()
+        span, started = begin_span(rpc, context.invocation_metadata() or ()), perf_counter()
 
-    def end(self, rpc: str, code: grpc.StatusCode, started: float) -> None:
-        """Records the outcome of a call."""
-        name = "".join(word.capitalize() for word in code.name.split("_"))
-        self._durations.labels(rpc, name).observe(perf_counter() - started)
+        def end(code: grpc.StatusCode) -> None:
+            end_span(span, code)
+            self._end(rpc, code, started)
+
+        return end
+
+    def _end(self, rpc: str, code: grpc.StatusCode, started: float) -> None:
+        self._durations.labels(rpc, name_of(code)).observe(perf_counter() - started)
         self._running -= 1
         if self._running == 0:
             self._idle.set()
@@ -180,7 +185,7 @@ class _Call:
 
     async def unary(self, message: bytes, context: Context) -> Any:
         """Handles a call that returns one message."""
-        started, code = self._guard.begin(), grpc.StatusCode.OK
+        end, code = self._guard.begin(self._rpc, context), grpc.StatusCode.OK
         try:
             request = await self._admit(message, context)
             return await self._behavior(request, context)
@@ -188,11 +193,11 @@ class _Call:
             code = _code_of(error, context)
             await self._end(error, context)
         finally:
-            self._guard.end(self._rpc, code, started)
+            end(code)
 
     async def stream(self, message: bytes, context: Context) -> AsyncIterator[Any]:
         """Handles a call that returns events."""
-        started, code = self._guard.begin(), grpc.StatusCode.OK
+        end, code = self._guard.begin(self._rpc, context), grpc.StatusCode.OK
         try:
             request = await self._admit(message, context)
             async for event in self._behavior(request, context):
@@ -201,7 +206,7 @@ class _Call:
             code = _code_of(error, context)
             await self._end(error, context)
         finally:
-            self._guard.end(self._rpc, code, started)
+            end(code)
 
     async def _admit(self, message: bytes, context: Context) -> Any:
         """The decoded request of an authenticated caller."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -25,15 +26,15 @@ from ._mtls import Identity, sibling_id
 from ._reflection import SERVICES as REFLECTION_SERVICES
 from ._reflection import Reflection
 from ._settings import Settings, parse_address, parse_settings
+from ._socket import binding, is_socket, parse_socket, socket_address
 from ._tokens import Verifier
+from ._traces import export_spans
 from .mcp.v1 import options_pb2
 
 logger = logging.getLogger(__name__)
 
-UNREADY_SECONDS = 0.1
-"""How long load balancers have to notice that a service is no longer ready."""
-DRAIN_SECONDS = 5.0
-"""How long calls in flight may take to finish once the service has stopped accepting."""
+STOP_SECONDS = 5.0
+"""How long calls in flight may take to finish in `RunningService.stop`."""
 METADATA_BYTES_MAX = 64 * 1024
 """The most metadata of one call."""
 CONCURRENT_STREAMS_MAX = 1024
@@ -132,13 +133,17 @@ class RunningService:
         self._follower = follower
 
     async def stop(self) -> None:
-        """Stops: not ready, a short delay, no new calls, and calls in flight finish within a
-        deadline.
+        """Stops in one process with its callers: without a delay."""
+        await self.drain(0, STOP_SECONDS)
+
+    async def drain(self, delay_seconds: float, timeout_seconds: float) -> None:
+        """Stops: not ready, a delay in which calls are still accepted so that load balancers
+        notice, no new calls, and calls in flight finish within a timeout.
         """
         self._readiness.reason = "stopping"
         await self._health.enter_graceful_shutdown()
-        await asyncio.sleep(UNREADY_SECONDS)
-        stopping = asyncio.create_task(self._server.stop(DRAIN_SECONDS))
+        await asyncio.sleep(delay_seconds)
+        stopping = asyncio.create_task(self._server.stop(timeout_seconds))
         # Those who watch the health never end: they must not hold the drain until its deadline.
         idle = asyncio.create_task(self._guard.idle())
         await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +182,7 @@ async def start(
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     Reflection([*service.handlers, "grpc.health.v1.Health", *REFLECTION_SERVICES]).add_to(server)
-    port = _bind(server, settings, identity)
+    address = _bind(server, settings, identity)
     readiness = Readiness()
     admin = AdminServer(
         parse_address(settings.admin_listen),
@@ -193,7 +198,6 @@ async def start(
     for name in ("", *service.handlers):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     readiness.reason = None
-    address = f"{settings.listen.rpartition(':')[0]}:{port}"
     return RunningService(server, admin, readiness, health, guard, follower, address)
 
 
@@ -223,13 +227,21 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, settings: Settings, identity: Identity | None) -> int:
+def _bind(server: grpc.aio.Server, settings: Settings, identity: Identity | None) -> str:
+    """Binds, and returns the bound address."""
     try:
+        if is_socket(settings.listen):
+            path = parse_socket(settings.listen)
+            with binding(path):
+                server.add_insecure_port(socket_address(path))
+            return socket_address(path)
         if identity is not None:
-            return server.add_secure_port(settings.listen, identity.server_credentials())
-        return server.add_insecure_port(settings.listen)
+            port = server.add_secure_port(settings.listen, identity.server_credentials())
+        else:
+            port = server.add_insecure_port(settings.listen)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}: {error}") from error
+    return f"{settings.listen.rpartition(':')[0]}:{port}"
 
 
 @contextlib.asynccontextmanager
@@ -268,12 +280,26 @@ def serve(
 async def _run(
     service: Service, settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]
 ) -> None:
-    stopped = asyncio.Event()
+    first, second = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stopped.set)
+        loop.add_signal_handler(name, lambda: (second if first.is_set() else first).set())
+    export_last_spans = export_spans(service.namespace, os.environ)
     running = await start(service, settings, interceptors)
     fields = {"address": running.address, "admin": running.admin_address}
     logger.info("serving", extra={FIELDS: fields})
-    await stopped.wait()
-    await running.stop()
+    await first.wait()
+    logger.info("draining; a second signal ends the process at once")
+    draining = asyncio.create_task(
+        running.drain(settings.drain_delay_ms / 1000, settings.drain_timeout_ms / 1000)
+    )
+    interrupted = asyncio.create_task(second.wait())
+    await asyncio.wait({draining, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        logger.error("ended by a second signal, before the calls in flight had ended")
+        logging.shutdown()
+        # At once: neither handlers nor threads are waited for.
+        os._exit(1)
+    interrupted.cancel()
+    await draining
+    await asyncio.to_thread(export_last_spans)

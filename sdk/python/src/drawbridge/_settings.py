@@ -11,6 +11,7 @@ from typing import Any
 
 from ._fetch import is_loopback, parse_url
 from ._mtls import parse_spiffe_id
+from ._socket import is_socket, parse_socket
 
 LISTEN = "127.0.0.1:7450"
 ADMIN_LISTEN = "127.0.0.1:7451"
@@ -29,7 +30,9 @@ class Settings:
     """How a service serves."""
 
     listen: str = LISTEN
-    """Where to serve gRPC: an address and a port; port 0 selects a free one."""
+    """Where to serve gRPC: an address and a port, of which 0 selects a free one; or
+    `unix:/absolute/path`.
+    """
     admin_listen: str = ADMIN_LISTEN
     """Where to serve health, readiness and metrics."""
     auth_jwks_url: str = AUTH_JWKS_URL
@@ -52,6 +55,10 @@ class Settings:
     """The largest request message, in bytes."""
     calls_max: int = CALLS_MAX
     """The maximum number of concurrent calls; further ones fail with RESOURCE_EXHAUSTED."""
+    drain_delay_ms: int = 7_000
+    """How long calls are accepted after the service has become not ready, in milliseconds."""
+    drain_timeout_ms: int = 15_000
+    """How long calls in flight may take to end after that, in milliseconds."""
     admin_allowed_hosts: frozenset[str] = field(default_factory=frozenset)
     """Host names that the admin port accepts, besides `localhost` and every IP address."""
     log_format: str = "auto"
@@ -72,14 +79,25 @@ class Settings:
             raise SettingsError("--mtls-allow requires --mtls-certificate-file")
         for spiffe_id in (*self.mtls_allow, *filter(None, [self.auth_spiffe_id])):
             parse_spiffe_id(spiffe_id)
+        self._check_listen()
+        parse_address(self.admin_listen)
+        parse_url(self.auth_jwks_url, allow_plaintext=self.allow_plaintext)
+
+    def _check_listen(self) -> None:
+        if is_socket(self.listen):
+            parse_socket(self.listen)
+            if self.mtls_certificate_file:
+                raise SettingsError(
+                    f"cannot listen on {self.listen} with --mtls-certificate-file: --mtls-allow "
+                    "cannot be enforced on a Unix-domain socket; set an address and a port"
+                )
+            return
         host, _ = parse_address(self.listen)
         if not (self.mtls_certificate_file or self.allow_plaintext or is_loopback(host)):
             raise SettingsError(
                 f"cannot listen on {self.listen}: plaintext beyond loopback: "
                 "set --mtls-certificate-file, or allow it with --allow-plaintext"
             )
-        parse_address(self.admin_listen)
-        parse_url(self.auth_jwks_url, allow_plaintext=self.allow_plaintext)
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -105,6 +123,12 @@ def _boolean(text: str) -> bool:
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _milliseconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds")
     return int(text)
 
 
@@ -171,7 +195,7 @@ def parse_settings(
     )
     options = _Options(parser, service, os.environ if environment is None else environment)
     add = options.add
-    add("listen", str, defaults.listen, "where to serve gRPC: an address and a port")
+    add("listen", str, defaults.listen, "where to serve gRPC: an address and a port, or unix:/path")
     add("admin-listen", str, defaults.admin_listen, "where to serve health and metrics")
     add("auth-jwks-url", str, defaults.auth_jwks_url, "the JWKS URL of transaction tokens")
     add("auth-issuer", str, defaults.auth_issuer, "the issuer of transaction tokens")
@@ -183,6 +207,18 @@ def parse_settings(
     add("allow-plaintext", _boolean, False, "serve in plaintext beyond loopback too")
     add("request-bytes-max", _positive, defaults.request_bytes_max, "the largest request, in bytes")
     add("calls-max", _positive, defaults.calls_max, "the maximum number of concurrent calls")
+    add(
+        "drain-delay-ms",
+        _milliseconds,
+        defaults.drain_delay_ms,
+        "how long to accept calls after becoming not ready: for load balancers that poll",
+    )
+    add(
+        "drain-timeout-ms",
+        _milliseconds,
+        defaults.drain_timeout_ms,
+        "how long calls in flight may take to end after that",
+    )
     add(
         "admin-allowed-host",
         _commas,

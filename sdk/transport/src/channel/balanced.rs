@@ -7,13 +7,16 @@ use std::{
 
 use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, body::Body};
 use url::Url;
 
 use super::{
-    ChannelError, RESPONSE_HEADERS_BYTES_MAX,
-    replicas::{self, Origin, Replicas},
+    ChannelError, RESPONSE_HEADERS_BYTES_MAX, ReplicaCounts,
+    replica::Follow,
+    replicas::{self, Connection, Origin, Replicas},
     status_headers,
 };
 use crate::mtls::{Connector, Peers};
@@ -49,8 +52,11 @@ impl BalancedChannel {
         Peers::default().balanced(urls, "", None)
     }
 
-    /// As [`Self::new`], to the peers that each connector accepts.
-    pub(crate) fn with_connectors(urls: &[(&Url, Connector)]) -> Result<Self, ChannelError> {
+    /// As [`Self::new`], to the peers that each connector accepts, those of them that are followed.
+    pub(super) fn with_connectors(
+        urls: &[(&Url, Connector)],
+        follow: &Follow,
+    ) -> Result<Self, ChannelError> {
         if urls.is_empty() {
             return Err(ChannelError::Empty);
         }
@@ -60,9 +66,18 @@ impl BalancedChannel {
         let replicas = Arc::new(Replicas::default());
         let resolving = origins
             .into_iter()
-            .map(|(origin, connector)| replicas::resolve_and_connect(&replicas, origin, connector))
+            .map(|(origin, connector)| {
+                replicas::resolve_and_connect(&replicas, origin, connector, follow.clone())
+            })
             .collect();
         Ok(Self { replicas, _resolving: resolving })
+    }
+
+    /// How many replicas the service has, and how many of them get calls, now and after each
+    /// change.
+    #[must_use]
+    pub fn counts(&self) -> watch::Receiver<ReplicaCounts> {
+        self.replicas.counts()
     }
 
     #[cfg(test)]
@@ -75,20 +90,7 @@ impl BalancedChannel {
             let Some(mut connection) = self.replicas.pick().await else { break };
             *request.uri_mut() = absolute(request.uri(), connection.origin())?;
             match connection.sender.try_send_request(request).await {
-                // The call counts as in flight until its last byte is read.
-                Ok(mut response) => {
-                    status_headers::sanitize(response.headers_mut());
-                    return Ok(response.map(|body| {
-                        let body = body.map_frame(move |mut frame| {
-                            let _in_flight = &connection;
-                            if let Some(trailers) = frame.trailers_mut() {
-                                status_headers::sanitize(trailers);
-                            }
-                            frame
-                        });
-                        Body::new(body.map_err(unreadable_or))
-                    }));
-                }
+                Ok(response) => return Ok(received(response, connection)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(connection_error(error.into_error())),
@@ -112,6 +114,31 @@ impl tower::Service<Request<Body>> for BalancedChannel {
         // The call holds the channel, and so its connection attempts, until it is sent.
         Box::pin(self.clone().send(request))
     }
+}
+
+/// Sends a call over one connection.
+pub(super) async fn send_to(
+    mut connection: Connection,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    *request.uri_mut() = absolute(request.uri(), connection.origin())?;
+    let response = connection.sender.send_request(request).await.map_err(connection_error)?;
+    Ok(received(response, connection))
+}
+
+/// The call counts as in flight until the last byte of its response is read.
+fn received(mut response: Response<Incoming>, connection: Connection) -> Response<Body> {
+    status_headers::sanitize(response.headers_mut());
+    response.map(|body| {
+        let body = body.map_frame(move |mut frame| {
+            let _in_flight = &connection;
+            if let Some(trailers) = frame.trailers_mut() {
+                status_headers::sanitize(trailers);
+            }
+            frame
+        });
+        Body::new(body.map_err(unreadable_or))
+    })
 }
 
 fn absolute(uri: &Uri, origin: &Uri) -> Result<Uri, Status> {

@@ -5,7 +5,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Channel;
 use url::Url;
 
-use super::{BalancedChannel, ChannelError, connect_with};
+use super::{BalancedChannel, ChannelError, ReplicaFollower, connect_with, replica::Follow};
 use crate::mtls::{Connector, Peers, SpiffeId};
 
 impl Peers {
@@ -34,9 +34,33 @@ impl Peers {
         service: &str,
         id: Option<&SpiffeId>,
     ) -> Result<BalancedChannel, ChannelError> {
+        self.balanced_with(urls, service, id, &Follow::Connected)
+    }
+
+    /// As [`Self::balanced`], to the replicas that `follower` finds to be live.
+    ///
+    /// # Errors
+    /// As [`Self::balanced`].
+    pub fn followed(
+        &self,
+        urls: &[Url],
+        id: Option<&SpiffeId>,
+        follower: ReplicaFollower,
+    ) -> Result<BalancedChannel, ChannelError> {
+        self.balanced_with(urls, follower.service(), id, &Follow::Live(follower.clone()))
+    }
+
+    fn balanced_with(
+        &self,
+        urls: &[Url],
+        service: &str,
+        id: Option<&SpiffeId>,
+        follow: &Follow,
+    ) -> Result<BalancedChannel, ChannelError> {
         let connector = |url| self.connector(url, service, id).map(|connector| (url, connector));
         BalancedChannel::with_connectors(
             &urls.iter().map(connector).collect::<Result<Vec<_>, _>>()?,
+            follow,
         )
     }
 

@@ -1,36 +1,36 @@
 //! Maintains connections to all replicas of a service.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     convert::Infallible,
-    io,
+    io, mem,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use http::Uri;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpStream, lookup_host},
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
-use tokio_util::{either::Either, task::AbortOnDropHandle};
+use tokio_util::{either::Either, sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::body::Body;
 use url::Url;
 
 use super::{
-    CONNECT_TIMEOUT, ChannelError, HandshakeReporter, KEEP_ALIVE_INTERVAL,
-    RESPONSE_HEADERS_BYTES_MAX,
+    CONNECT_TIMEOUT, ChannelError, KEEP_ALIVE_INTERVAL, RESPONSE_HEADERS_BYTES_MAX,
+    replica::{Follow, Upkeep},
 };
 use crate::mtls::{Connector, MaybeTls};
 use drawbridge_runtime::{
     Address,
-    backoff::{RECONNECT_DELAY_MAX, ReconnectDelays},
     socket::{self, SocketPath},
 };
 
@@ -90,12 +90,35 @@ impl Origin {
 pub(super) struct Connection {
     pub(super) sender: http2::SendRequest<Body>,
     origin: Arc<Origin>,
-    shares: Arc<()>,
+    tasks: ConnectionTasks,
+    /// Its rank: calls go to the connections of the highest one.
+    shares: Arc<AtomicU64>,
 }
 
 impl Connection {
+    pub(super) fn new(
+        sender: http2::SendRequest<Body>,
+        origin: &Arc<Origin>,
+        tasks: ConnectionTasks,
+    ) -> Self {
+        Self { sender, origin: Arc::clone(origin), tasks, shares: Arc::default() }
+    }
+
     pub(super) fn origin(&self) -> &Uri {
         &self.origin.uri
+    }
+
+    pub(super) fn set_rank(&self, rank: u64) {
+        self.shares.store(rank, Ordering::Relaxed);
+    }
+
+    /// Closes the connection at once: calls in flight fail.
+    pub(super) fn close(&self) {
+        self.tasks.0.cancel();
+    }
+
+    fn rank(&self) -> u64 {
+        self.shares.load(Ordering::Relaxed)
     }
 
     fn in_flight(&self) -> usize {
@@ -103,10 +126,35 @@ impl Connection {
     }
 }
 
+/// Runs the tasks of one connection until it is closed. hyper spawns the connection itself, so that
+/// nothing else ends one whose peer is silent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConnectionTasks(CancellationToken);
+
+impl<F> hyper::rt::Executor<F> for ConnectionTasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let closed = self.0.clone();
+        tokio::spawn(async move { closed.run_until_cancelled_owned(task).await });
+    }
+}
+
+/// How many replicas a channel has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    /// The addresses that its URLs resolve to.
+    pub known: usize,
+    /// The replicas that get calls.
+    pub live: usize,
+}
+
 /// The connections of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     state: watch::Sender<State>,
+    counts: watch::Sender<ReplicaCounts>,
     next_offset: AtomicUsize,
 }
 
@@ -115,17 +163,19 @@ struct State {
     open: Vec<Connection>,
     /// First attempts to resolve or to connect that have not finished. Calls wait only for these.
     pending: usize,
+    known: usize,
 }
 
 impl State {
-    /// The connection with the fewest calls in flight; ties are broken round-robin.
+    /// Of the connections with the highest rank the one with the fewest calls in flight; ties are
+    /// broken round-robin.
     fn pick(&self, offset: usize) -> Option<Connection> {
         let first = offset.checked_rem(self.open.len()).unwrap_or(0);
         let (before, from) = self.open.split_at(first);
         from.iter()
             .chain(before)
             .filter(|connection| !connection.sender.is_closed())
-            .min_by_key(|connection| connection.in_flight())
+            .min_by_key(|connection| (Reverse(connection.rank()), connection.in_flight()))
             .cloned()
     }
 }
@@ -145,39 +195,77 @@ impl Replicas {
         decided.await.ok()?.pick(offset)
     }
 
-    #[cfg(test)]
-    pub(super) fn open_count(&self) -> usize {
-        self.state.borrow().open.len()
+    pub(super) fn counts(&self) -> watch::Receiver<ReplicaCounts> {
+        self.counts.subscribe()
     }
 
-    fn pending(self: &Arc<Self>) -> PendingAttempt {
-        self.state.send_modify(|state| state.pending += 1);
+    /// The calls in flight on connections that the channel has and nothing else holds.
+    #[cfg(test)]
+    pub(super) fn calls_in_flight(&self) -> usize {
+        // The list, the handle that removes it from there, and the replica have one each.
+        self.state
+            .borrow()
+            .open
+            .iter()
+            .map(|connection| connection.in_flight().saturating_sub(3))
+            .sum()
+    }
+
+    pub(super) fn pending(self: &Arc<Self>) -> PendingAttempt {
+        self.update(|state| state.pending += 1);
         PendingAttempt(Arc::clone(self))
     }
 
-    fn open(self: &Arc<Self>, connection: Connection) -> OpenConnection {
-        self.state.send_modify(|state| state.open.push(connection.clone()));
+    pub(super) fn known(self: &Arc<Self>) -> KnownAddress {
+        self.update(|state| state.known += 1);
+        KnownAddress(Arc::clone(self))
+    }
+
+    pub(super) fn open(self: &Arc<Self>, connection: Connection) -> OpenConnection {
+        self.update(|state| state.open.push(connection.clone()));
         OpenConnection { replicas: Arc::clone(self), shares: connection.shares }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        self.state.send_modify(|state| {
+            change(state);
+            let counts = ReplicaCounts { known: state.known, live: state.open.len() };
+            self.counts.send_if_modified(|now| mem::replace(now, counts) != counts);
+        });
     }
 }
 
-struct PendingAttempt(Arc<Replicas>);
+/// An attempt for which calls wait, until this is dropped.
+#[derive(Debug)]
+pub(super) struct PendingAttempt(Arc<Replicas>);
 
 impl Drop for PendingAttempt {
     fn drop(&mut self) {
-        self.0.state.send_modify(|state| state.pending -= 1);
+        self.0.update(|state| state.pending -= 1);
     }
 }
 
-struct OpenConnection {
+/// An address that counts as known until this is dropped.
+#[derive(Debug)]
+pub(super) struct KnownAddress(Arc<Replicas>);
+
+impl Drop for KnownAddress {
+    fn drop(&mut self) {
+        self.0.update(|state| state.known -= 1);
+    }
+}
+
+/// A connection that gets calls until this is dropped.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
     replicas: Arc<Replicas>,
-    shares: Arc<()>,
+    shares: Arc<AtomicU64>,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let is_other = |connection: &Connection| !Arc::ptr_eq(&connection.shares, &self.shares);
-        self.replicas.state.send_modify(|state| state.open.retain(is_other));
+        self.replicas.update(|state| state.open.retain(is_other));
     }
 }
 
@@ -186,6 +274,7 @@ pub(super) fn resolve_and_connect(
     replicas: &Arc<Replicas>,
     origin: Origin,
     connector: Connector,
+    follow: Follow,
 ) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::new(origin));
     let first = replicas.pending();
@@ -199,7 +288,9 @@ pub(super) fn resolve_and_connect(
                     connecting.retain(|address, _| addresses.contains(address));
                     for address in addresses {
                         connecting.entry(address.clone()).or_insert_with(|| {
-                            maintain_connection(&replicas, &origin, address, connector.clone())
+                            let (replicas, origin) = (Arc::clone(&replicas), Arc::clone(&origin));
+                            let (connector, follow) = (connector.clone(), follow.clone());
+                            Upkeep { replicas, origin, address, connector, follow }.spawn()
                         });
                     }
                 }
@@ -211,7 +302,7 @@ pub(super) fn resolve_and_connect(
     }))
 }
 
-async fn resolve(origin: &Origin) -> io::Result<Vec<Address>> {
+pub(super) async fn resolve(origin: &Origin) -> io::Result<Vec<Address>> {
     if let Some(socket) = &origin.socket {
         return Ok(vec![Address::Unix(socket.clone())]);
     }
@@ -219,59 +310,19 @@ async fn resolve(origin: &Origin) -> io::Result<Vec<Address>> {
     Ok(timeout(RESOLVE_TIMEOUT, resolving).await??.take(REPLICAS_MAX).map(Address::Tcp).collect())
 }
 
-fn maintain_connection(
-    replicas: &Arc<Replicas>,
-    origin: &Arc<Origin>,
-    address: Address,
-    connector: Connector,
-) -> AbortOnDropHandle<Infallible> {
-    let (replicas, origin) = (Arc::clone(replicas), Arc::clone(origin));
-    let first = replicas.pending();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut pending = Some(first);
-        let mut delays = ReconnectDelays::default();
-        let reporter = HandshakeReporter::default();
-        loop {
-            let connected = connect(&address, &connector).await;
-            reporter.report(&origin.host, connected.as_ref().err());
-            match connected {
-                Ok((sender, connection)) => {
-                    let origin = Arc::clone(&origin);
-                    let open = replicas.open(Connection { sender, origin, shares: Arc::default() });
-                    drop(pending.take());
-                    let since = Instant::now();
-                    // It ends when no more calls can start; those in flight still finish.
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%address, %error, "a connection broke");
-                    }
-                    if since.elapsed() > RECONNECT_DELAY_MAX {
-                        // Before the connection is removed, so that calls wait for the next one.
-                        pending = Some(replicas.pending());
-                        drop(open);
-                        delays.reset();
-                        continue;
-                    }
-                }
-                Err(error) => tracing::debug!(%address, %error, "cannot connect"),
-            }
-            drop(pending.take());
-            delays.wait().await;
-        }
-    }))
-}
+type Driver = http2::Connection<TokioIo<MaybeTls>, Body, ConnectionTasks>;
 
-type Driver = http2::Connection<TokioIo<MaybeTls>, Body, TokioExecutor>;
-
-async fn connect(
+pub(super) async fn connect(
     address: &Address,
     connector: &Connector,
+    tasks: ConnectionTasks,
 ) -> io::Result<(http2::SendRequest<Body>, Driver)> {
     let connecting = async {
         let stream = match address {
             Address::Tcp(address) => connector.connect(TcpStream::connect(address).await?).await?,
             Address::Unix(socket) => Either::Left(Either::Right(socket::connect(socket).await?)),
         };
-        http2::Builder::new(TokioExecutor::new())
+        http2::Builder::new(tasks)
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_while_idle(true)

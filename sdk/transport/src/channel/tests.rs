@@ -22,6 +22,8 @@ use drawbridge_runtime::socket;
 
 use super::{BalancedChannel, ChannelError};
 
+mod followed;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Less than any timeout of the channel.
 const IMMEDIATELY: Duration = Duration::from_millis(500);
@@ -125,7 +127,7 @@ async fn calls_succeed_when_a_replica_dies_and_reach_it_when_it_is_back() {
     let address = two.address;
     drop(two);
     // Once the closed connection is noticed, no call fails.
-    while channel.replicas().open_count() > 1 {
+    while channel.counts().borrow().live > 1 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..100 {
@@ -304,7 +306,7 @@ async fn replicas_of_unix_sockets_and_of_tcp_share_the_calls() {
     // A replica that is gone gets no calls; one that is back does.
     drop(served);
     wait_for_code(&channel, "socket", Code::NotFound).await;
-    while channel.replicas().open_count() > 1 {
+    while channel.counts().borrow().live > 1 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..20 {

@@ -33,6 +33,15 @@ impl Api {
         }
     }
 
+    /// Rejects requests while tool services may not know the signing key.
+    pub(super) fn require_signing(&self) -> Result<(), Status> {
+        if self.peers.may_sign() {
+            Ok(())
+        } else {
+            Err(Status::unavailable("the signing key is not published everywhere yet; retry"))
+        }
+    }
+
     /// Verifies a token that a client in `network` sent. The outer error means that the revocation
     /// list cannot be read.
     pub(super) async fn identify(

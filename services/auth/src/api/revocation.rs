@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use drawbridge_proto::auth::v1::{self as pb, revoke_response};
+use drawbridge_proto::auth::v1::{
+    self as pb, introspect_response::Status as IntrospectionStatus, revoke_response,
+};
 use drawbridge_runtime::{RequestId, error_chain};
 use tonic::Status;
 
@@ -72,17 +74,29 @@ impl Api {
         Err(Status::invalid_argument(format!("unknown issuer {issuer:?}; known issuers: {known}")))
     }
 
-    /// Whether the caller of each of these transaction tokens is still accepted.
-    pub(super) fn introspect_tokens(&self, tokens: &[String]) -> Result<Vec<bool>, Status> {
+    /// The status of each of these transaction tokens.
+    ///
+    /// A token whose key is not known is revoked if what it names is: the tool service has verified
+    /// it, and nothing else says whose session to end.
+    pub(super) fn introspect_tokens(
+        &self,
+        tokens: &[String],
+    ) -> Result<Vec<IntrospectionStatus>, Status> {
         if tokens.is_empty() || tokens.len() > TOKENS_MAX {
             return Err(Status::invalid_argument(format!(
                 "expected 1 to {TOKENS_MAX} transaction tokens"
             )));
         }
-        let is_active = |token: &String| match self.minter.verify_ignoring_expiry(token) {
-            Ok(called) => self.is_revoked(&called.token).map(|revoked| !revoked),
-            Err(_) => Ok(false),
+        let status = |token: &String| {
+            let Some(named) = self.minter.named_caller(token) else {
+                return Ok(IntrospectionStatus::Unknown);
+            };
+            Ok(match (self.is_revoked(&named.token)?, named.is_verified) {
+                (true, _) => IntrospectionStatus::Revoked,
+                (false, true) => IntrospectionStatus::Active,
+                (false, false) => IntrospectionStatus::Unknown,
+            })
         };
-        tokens.iter().map(is_active).collect()
+        tokens.iter().map(status).collect()
     }
 }

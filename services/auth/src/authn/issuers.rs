@@ -3,15 +3,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use drawbridge_config::ConfigText;
 use drawbridge_runtime::{
-    Readiness, error_chain,
+    Readiness,
+    backoff::ReconnectDelays,
+    error_chain,
     follow::{FollowReport, FollowedFiles},
 };
-use drawbridge_transport::jwks::JwksError;
+use drawbridge_transport::jwks::{Jwks, JwksError};
 use futures::future::join_all;
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,14 @@ use super::{
     issuer::Issuer,
     seen::{SeenConfig, SeenTokens},
 };
-use crate::metrics::{ISSUERS_CURRENT, ISSUERS_RELOADS_FAILED};
+use crate::{
+    epoch,
+    metrics::{ISSUERS_CURRENT, ISSUERS_RELOADS_FAILED},
+};
+
+/// The delays between attempts to fetch keys ahead.
+const FETCH_DELAY_FIRST: Duration = Duration::from_millis(50);
+const FETCH_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// All accepted issuers. They are replaced when the issuers file changes.
 #[derive(Debug)]
@@ -30,6 +40,8 @@ pub(crate) struct Issuers {
     flags: Option<IssuerFlags>,
     path: Option<PathBuf>,
     all: ArcSwap<Vec<Arc<Issuer>>>,
+    /// Of the flags and the text of the file in force.
+    digest: ArcSwap<[u8; 32]>,
     /// Counts changes that invalidate verified tokens.
     changes: watch::Sender<u64>,
     seen: SeenTokens,
@@ -49,7 +61,13 @@ impl Issuers {
         separate_tenants(&mut all);
         let all = all.into_iter().map(Arc::new).collect();
         let path = path.map(Path::to_owned);
-        Ok(Self { flags, path, all: ArcSwap::from_pointee(all), changes, seen })
+        let digest = ArcSwap::from_pointee(digest(flags.as_ref(), text.as_ref()));
+        Ok(Self { flags, path, all: ArcSwap::from_pointee(all), digest, changes, seen })
+    }
+
+    /// A digest of the configured issuers, without their keys.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        **self.digest.load()
     }
 
     /// Follows the issuers file until `stopping`. Errors in it show in `readiness` and have no
@@ -90,12 +108,16 @@ impl Issuers {
             different.map(|issuer| issuer.name.clone()).collect::<Vec<_>>()
         };
         let (gone, new) = (names(&before, &now), names(&now, &before));
-        if gone.is_empty() && new.is_empty() {
+        let is_changed = !gone.is_empty() || !new.is_empty();
+        if is_changed {
+            self.all.store(Arc::new(now));
+        }
+        // Afterwards: what is verified in the new epoch is verified by the new issuers.
+        self.digest.store(Arc::new(digest(self.flags.as_ref(), Some(text))));
+        if !is_changed {
             return Ok(false);
         }
-        self.all.store(Arc::new(now));
         tracing::info!(?gone, ?new, "the accepted issuers changed");
-        // Afterwards: what is verified in the new epoch is verified by the new issuers.
         self.changes.send_modify(|count| *count += 1);
         Ok(true)
     }
@@ -131,6 +153,29 @@ impl Issuers {
         join_all(probes).await
     }
 
+    /// Whether some issuer's tokens can be verified. Without, auth lets nobody in.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.all.load().iter().any(|issuer| issuer.keys.as_ref().is_none_or(Jwks::is_usable))
+    }
+
+    /// Fetches the keys of issuers ahead of their first tokens, until `stopping`.
+    pub(crate) async fn fetch_ahead(self: Arc<Self>, stopping: CancellationToken) {
+        let fetching = async {
+            let mut delays = ReconnectDelays::new(FETCH_DELAY_FIRST, FETCH_DELAY_MAX);
+            loop {
+                let all = self.all.load_full();
+                let missing = all
+                    .iter()
+                    .filter_map(|issuer| issuer.keys.as_ref())
+                    .filter(|it| !it.is_usable());
+                // Failures are logged there.
+                join_all(missing.map(Jwks::fetch_ahead)).await;
+                delays.wait().await;
+            }
+        };
+        stopping.run_until_cancelled(fetching).await;
+    }
+
     /// The issuer that introspects opaque tokens.
     pub(super) fn introspection_issuer(&self) -> Option<Arc<Issuer>> {
         self.all.load().iter().find(|issuer| issuer.introspection.is_some()).cloned()
@@ -151,6 +196,12 @@ impl Issuers {
     pub(super) fn epoch(&self) -> u64 {
         *self.changes.borrow()
     }
+}
+
+fn digest(flags: Option<&IssuerFlags>, text: Option<&ConfigText>) -> [u8; 32] {
+    let flags = format!("{flags:?}");
+    let text = text.map(ConfigText::as_str).unwrap_or_default();
+    epoch::digest(&[flags.as_bytes(), text.as_bytes()])
 }
 
 /// The issuer as it was before, if nothing differs.

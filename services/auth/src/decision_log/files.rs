@@ -4,8 +4,13 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use crate::metrics::DECISION_LOG_ERRORS;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 const PREFIX: &str = "decisions.";
@@ -18,6 +23,8 @@ pub(super) struct DailyFiles {
     days: usize,
     today: Date,
     file: File,
+    /// Whether the last write failed.
+    is_failing: Arc<AtomicBool>,
 }
 
 impl DailyFiles {
@@ -31,9 +38,15 @@ impl DailyFiles {
             days: days.max(1),
             today,
             file: open(folder, today)?,
+            is_failing: Arc::default(),
         };
         files.prune_or_warn();
         Ok(files)
+    }
+
+    /// Whether the last write failed, now and later.
+    pub(super) fn is_failing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_failing)
     }
 
     /// Rotates to the file of another day. If it cannot be opened, the current file stays in use.
@@ -81,7 +94,17 @@ impl Write for DailyFiles {
         if today != self.today {
             self.rotate(today);
         }
-        self.file.write(bytes)
+        let written = self.file.write(bytes);
+        let was_failing = self.is_failing.swap(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = &written {
+            // The writer's thread drops the error.
+            DECISION_LOG_ERRORS.get().increment(1);
+            if !was_failing {
+                let folder = self.folder.display();
+                tracing::error!(%error, %folder, "cannot write to the decision log");
+            }
+        }
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -176,6 +199,21 @@ mod tests {
         names.sort_unstable();
         let today = format!("decisions.{}.jsonl", today());
         assert_eq!(names, [&today, "decisions.2999-01-01.jsonl", "notes.txt"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_log_is_failing_while_its_disk_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = DailyFiles::open(folder.path(), 1).unwrap();
+        let (is_failing, disk) = (files.is_failing(), files.file.try_clone().unwrap());
+        for (file, expected) in
+            [(OpenOptions::new().write(true).open("/dev/full").unwrap(), true), (disk, false)]
+        {
+            files.file = file;
+            assert_eq!(files.write_all(b"{}\n").is_err(), expected);
+            assert_eq!(is_failing.load(Ordering::Relaxed), expected);
+        }
     }
 
     /// A folder with the name of an old file cannot be removed as a file. The service failed to

@@ -3,6 +3,10 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +16,6 @@ use drawbridge_runtime::{RequestId, ServiceBuilder, trace};
 use drawbridge_transport::{LoggedCaller, log_call, transaction_token::Actor};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
-use tokio_util::sync::DropGuard;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::{DecisionRecord, ShadowRecord, files::DailyFiles};
@@ -79,30 +82,43 @@ pub(crate) struct DecisionEntry<'a> {
 /// Writes decisions without blocking on the disk.
 #[derive(Debug)]
 pub(crate) struct DecisionLog {
-    lines: Option<(NonBlocking, DropGuard)>,
+    lines: Option<NonBlocking>,
+    /// Whether the last write of a file failed. Absent: there are no files.
+    is_failing: Option<Arc<AtomicBool>>,
     with_arguments: bool,
 }
 
 impl DecisionLog {
-    /// Opens the configured log. At shutdown it is flushed once calls have ended, or some seconds
-    /// later: a long call does not delay the flush further.
+    /// Opens the configured log. At shutdown it is flushed once calls have ended, or the drain
+    /// timeout has passed.
     pub(crate) fn open(
         config: &DecisionLogConfig,
         service: &ServiceBuilder,
     ) -> Result<Self, DecisionLogError> {
         // Decisions are never dropped: when the buffer is full, the writer blocks.
         let builder = || NonBlockingBuilder::default().lossy(false).thread_name("decisions");
+        let mut is_failing = None;
         let lines = match &config.decision_log {
             None => None,
             Some(path) if path.as_os_str() == "-" => Some(builder().finish(std::io::stdout())),
             Some(folder) => {
                 let file = DailyFiles::open(folder, config.decision_log_days)
                     .map_err(|source| DecisionLogError { folder: folder.clone(), source })?;
+                is_failing = Some(file.is_failing());
                 Some(builder().finish(file))
             }
         };
-        let lines = lines.map(|(lines, writer)| (lines, service.on_drained(flush(writer))));
-        Ok(Self { lines, with_arguments: config.decision_log_arguments })
+        let lines = lines.map(|(lines, writer)| {
+            service.on_drained(flush(writer));
+            lines
+        });
+        Ok(Self { lines, is_failing, with_arguments: config.decision_log_arguments })
+    }
+
+    /// Tells whether the files cannot be written. `None`: there are no files.
+    pub(crate) fn is_failing(&self) -> Option<impl Fn() -> bool + Send + use<>> {
+        let is_failing = self.is_failing.clone()?;
+        Some(move || is_failing.load(Ordering::Relaxed))
     }
 
     /// Records a decision in the service's log and in the decision log.
@@ -124,7 +140,7 @@ impl DecisionLog {
             policy_revision = revision,
             "decision"
         );
-        let Some((lines, _)) = &self.lines else { return };
+        let Some(lines) = &self.lines else { return };
         let line = serde_json::to_vec(&self.record(entry)).map(|mut line| {
             line.push(b'\n');
             line
@@ -204,7 +220,7 @@ mod tests {
         };
         let service = ServiceBuilder::new();
         let log = DecisionLog::open(&config, &service).unwrap();
-        let (lines, _in_use) = log.lines.as_ref().unwrap();
+        let lines = log.lines.as_ref().unwrap();
         lines.clone().write_all(b"{}\n").unwrap();
         // Dropping it stops the service.
         drop(service);

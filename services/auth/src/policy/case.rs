@@ -5,12 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use drawbridge_config::policy::{Case, Expected, PrincipalSpec, read_cases};
+use drawbridge_config::{
+    Place,
+    policy::{Case, Expected, PrincipalSpec, read_cases},
+};
 use drawbridge_proto::auth::v1 as pb;
 use serde::Serialize;
 
 use super::{
-    DecisionOutcome, PolicyError, PolicyWorkspace, Problem, problem::Place, source::files,
+    DecisionOutcome, PolicyError, PolicyWorkspace, Problem,
+    load::Loader,
+    source::{PolicySource, PolicySources, files},
 };
 use crate::Identity;
 
@@ -50,15 +55,21 @@ pub struct CaseResult {
 /// # Errors
 /// If a file cannot be read or is not a list of cases.
 pub fn cases(root: &Path) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
+    parse_cases(&case_files(root)?)
+}
+
+/// The files of cases of the folder `root`.
+pub(super) fn case_files(root: &Path) -> Result<Vec<PolicySource>, PolicyError> {
     let folder = root.join("tests");
-    if !fs::exists(&folder).unwrap_or(false) {
-        return Ok(Vec::new());
-    }
+    if fs::exists(&folder).unwrap_or(false) { files(&folder, ".json") } else { Ok(Vec::new()) }
+}
+
+fn parse_cases(sources: &[PolicySource]) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
     let (mut cases, mut problems) = (Vec::new(), Vec::new());
-    for source in files(&folder, ".json")? {
+    for source in sources {
         match read_cases(&source.config_text()) {
             Ok(parsed) => cases.extend(parsed.into_iter().map(|case| {
-                let place = Place::new(&source.text, case.span().start, case.span().len());
+                let place = Place::new(&source.text, case.span());
                 (source.path.clone(), place, case.into_inner())
             })),
             Err(error) => problems.extend(Problem::of_file(&source.path, &error)),
@@ -67,7 +78,48 @@ pub fn cases(root: &Path) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
     if problems.is_empty() { Ok(cases) } else { Err(PolicyError(problems)) }
 }
 
+/// Valid policies whose cases pass.
+pub(super) struct Checked {
+    pub(super) workspace: PolicyWorkspace,
+    /// How many cases there are.
+    pub(super) cases: usize,
+}
+
 impl PolicyWorkspace {
+    /// Builds policies from files and runs all of their cases.
+    pub(super) fn check(
+        sources: PolicySources,
+        case_sources: &[PolicySource],
+        loader: &mut Loader,
+    ) -> Result<Checked, PolicyError> {
+        let workspace = Self::load(sources, loader)?;
+        let cases = parse_cases(case_sources)?;
+        let failures = cases.iter().filter_map(|(path, place, case)| {
+            let result = match workspace.run(path, place, case) {
+                Ok(result) => result,
+                Err(problem) => return Some(*problem),
+            };
+            let CaseResult { name, expected, expected_policies, answer, policies, .. } = &result;
+            let by = |policies: &[String]| match policies {
+                [] => "no policy".to_owned(),
+                policies => policies.join(", "),
+            };
+            let wanted = expected_policies.as_deref().map(by);
+            let wanted = wanted.map_or_else(String::new, |wanted| format!(" by {wanted}"));
+            let message = format!(
+                "the case {name:?} fails: expected {expected:?}{wanted}, got {answer:?} by {}",
+                by(policies)
+            );
+            let problem = Problem::error(path, message);
+            (!result.passed).then(|| Problem { place: Some(place.clone()), ..problem })
+        });
+        let failures: Vec<_> = failures.collect();
+        match failures.is_empty() {
+            true => Ok(Checked { workspace, cases: cases.len() }),
+            false => Err(PolicyError(failures)),
+        }
+    }
+
     /// Runs a case.
     ///
     /// # Errors

@@ -6,9 +6,9 @@ use std::{
 };
 
 use cedar_policy::EntityUid;
-use drawbridge_config::policy::Case;
+use drawbridge_config::{Place, policy::Case};
 
-use super::{Place, PolicyWorkspace, Problem, caller::is_principal, suggest};
+use super::{PolicyWorkspace, Problem, caller::is_principal, suggest};
 
 impl PolicyWorkspace {
     /// Reports ids of principals in policies and memberships whose issuer is not one of `issuers`.

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use drawbridge_config::{ConfigError, Mistake};
-use miette::Diagnostic;
+use drawbridge_config::{ConfigError, Mistake, Place};
+use miette::{Diagnostic, LabeledSpan};
 use serde::Serialize;
 
 /// The policies are invalid: all their problems.
@@ -59,35 +59,6 @@ pub enum Severity {
     Warning,
 }
 
-/// A place in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// The line, from 1.
-    pub line: usize,
-    /// The column in characters, from 1.
-    pub column: usize,
-    /// The length of the marked part of the line in characters.
-    pub length: usize,
-    /// The line itself.
-    pub text: String,
-}
-
-impl Place {
-    /// The place of `length` bytes at a byte offset of a text.
-    pub(super) fn new(text: &str, offset: usize, length: usize) -> Self {
-        let offset = text.floor_char_boundary(offset);
-        let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
-        let marked_end = text.floor_char_boundary(offset.saturating_add(length)).clamp(offset, end);
-        Self {
-            line: text[..start].matches('\n').count() + 1,
-            column: text[start..offset].chars().count() + 1,
-            length: text[offset..marked_end].chars().count().max(1),
-            text: text[start..end].to_owned(),
-        }
-    }
-}
-
 impl Problem {
     pub(super) fn error(path: &Path, message: impl Into<String>) -> Self {
         Self {
@@ -101,15 +72,10 @@ impl Problem {
 
     /// The mistakes of a file.
     pub(super) fn of_file(path: &Path, error: &ConfigError) -> Vec<Self> {
-        let problem = |mistake: &Mistake| {
-            let place = mistake.quoted_line().map(|(line, part)| Place {
-                line: mistake.line,
-                column: mistake.column,
-                length: line[part].chars().count().max(1),
-                text: line.to_owned(),
-            });
-            let help = mistake.help.clone();
-            Self { place, help, ..Self::error(path, mistake.problem.as_str()) }
+        let problem = |mistake: &Mistake| Self {
+            place: Some(mistake.place.clone()),
+            help: mistake.help.clone(),
+            ..Self::error(path, mistake.problem.as_str())
         };
         match error.mistakes() {
             [] => vec![Self::error(path, error.to_string())],
@@ -122,7 +88,7 @@ impl Problem {
     }
 
     pub(super) fn at(mut self, text: &str, offset: usize, length: usize) -> Self {
-        self.place = Some(Place::new(text, offset, length));
+        self.place = Some(Place::new(text, offset..offset.saturating_add(length)));
         self
     }
 
@@ -131,14 +97,19 @@ impl Problem {
         self
     }
 
-    /// Converts a diagnostic of Cedar.
+    /// Converts a diagnostic of Cedar. Its first label is what is wrong, others explain it.
     pub(super) fn from_cedar(path: &Path, text: &str, diagnostic: &dyn Diagnostic) -> Self {
         let mut problem = Self::error(path, diagnostic.to_string());
-        if let Some(label) = diagnostic.labels().and_then(|mut labels| labels.next()) {
-            if let Some(label) = label.label() {
+        let span = |label: &LabeledSpan| label.offset()..label.offset() + label.len();
+        let mut labels = diagnostic.labels().into_iter().flatten();
+        if let Some(first) = labels.next() {
+            if let Some(label) = first.label() {
                 problem.message = format!("{}: {label}", problem.message);
             }
-            problem = problem.at(text, label.offset(), label.len());
+            let others = labels
+                .map(|other| (span(&other), other.label().unwrap_or_default().to_owned()))
+                .collect();
+            problem.place = Some(Place::with_labels(text, span(&first), others));
         }
         problem.help = diagnostic.help().map(|help| help.to_string());
         problem
@@ -155,24 +126,10 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
-    /// The message with its place, the line and a caret.
+    /// The message with its place, the lines with carets, and the help.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.location(), self.message)?;
-        if let Some(Place { line, column, length, text }) = &self.place {
-            let number = line.to_string();
-            let margin = " ".repeat(number.len());
-            // Tabs remain tabs, so that the caret is below what it points at.
-            let indent: String = text
-                .chars()
-                .take(column - 1)
-                .map(|character| if character == '\t' { '\t' } else { ' ' })
-                .collect();
-            let carets = "^".repeat(*length);
-            write!(f, "\n{margin} |\n{number} | {text}\n{margin} | {indent}{carets}")?;
-        }
-        match &self.help {
-            Some(help) => write!(f, "\n  help: {help}"),
-            None => Ok(()),
-        }
+        let separator = if self.place.is_some() { "" } else { " " };
+        write!(f, "{}:{separator}", self.path.display())?;
+        Place::write_problem(self.place.as_ref(), &self.message, self.help.as_deref(), f)
     }
 }

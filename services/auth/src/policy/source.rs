@@ -37,7 +37,7 @@ impl PolicySource {
 }
 
 /// All inputs of decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PolicySources {
     pub(super) schemas: Vec<PolicySource>,
     pub(super) catalog: Vec<PolicySource>,
@@ -56,6 +56,11 @@ impl PolicySources {
         let members = if entities.is_dir() { files(&entities, ".json")? } else { Vec::new() };
         let catalog = files(&catalog, ".entities.json")?;
         Ok(Self { schemas, catalog, members, policies: files(root, ".cedar")? })
+    }
+
+    /// All files.
+    pub(super) fn all(&self) -> impl Iterator<Item = &PolicySource> {
+        [&self.schemas, &self.catalog, &self.members, &self.policies].into_iter().flatten()
     }
 
     /// A digest of every file.

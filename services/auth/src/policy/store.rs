@@ -1,4 +1,4 @@
-//! Policies that are reloaded when their files change.
+//! Policies that are reloaded when their source changes.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,18 +16,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Policies, PolicyError,
+    bundle::{BundleConfig, BundleError, BundleFollower, PolicyLocation, Release},
     load::{Loaded, Loader},
     source::PolicySources,
+    status::{PolicyStatus, StatusBoard},
 };
 use crate::metrics::{POLICIES_CURRENT, POLICY_RELOADS_FAILED};
 
-/// The policies in force. They are replaced when their files change.
+mod following;
+
+/// The policies in force. They are replaced when their source changes.
 #[derive(Debug)]
 pub struct PolicyStore {
-    root: PathBuf,
+    source: Source,
     current: ArcSwap<Policies>,
     revision: watch::Sender<String>,
     loader: Mutex<Loader>,
+    status: StatusBoard,
+}
+
+#[derive(Debug)]
+enum Source {
+    Folder(PathBuf),
+    Bundle(Box<tokio::sync::Mutex<BundleFollower>>),
 }
 
 impl PolicyStore {
@@ -39,15 +50,55 @@ impl PolicyStore {
         let sources = PolicySources::read(root)?;
         let mut loader = Loader::default();
         let loaded = loader.load(&sources)?;
+        let name = root.display().to_string();
+        Ok(Self::new(Source::Folder(root.to_owned()), name, loader, loaded, None))
+    }
+
+    /// Loads policies from where they are: a folder, or a signed bundle at a server.
+    ///
+    /// # Errors
+    /// If there are no policies that could be put in force.
+    pub async fn start(
+        location: &PolicyLocation,
+        config: &BundleConfig,
+    ) -> Result<Self, BundleError> {
+        match location {
+            PolicyLocation::Folder(root)
+                if config.policy_keys.is_some() || config.policy_cache.is_some() =>
+            {
+                Err(BundleError::Folder(root.display().to_string()))
+            }
+            PolicyLocation::Folder(root) => Ok(Self::open(root)?),
+            PolicyLocation::Bundle(location) => {
+                let mut follower = BundleFollower::new(location, config).await?;
+                let mut loader = Loader::default();
+                let first = follower.first(&mut loader).await?;
+                let source = Source::Bundle(Box::new(follower.into()));
+                let (name, release) = (location.to_string(), Some(&first.release));
+                let store = Self::new(source, name, loader, first.loaded, release);
+                store.status.report(first.problem.as_ref());
+                Ok(store)
+            }
+        }
+    }
+
+    fn new(
+        source: Source,
+        name: String,
+        loader: Loader,
+        loaded: Loaded,
+        release: Option<&Release>,
+    ) -> Self {
         let policies = log_warnings(loaded);
         POLICIES_CURRENT.get().set(1);
         POLICY_RELOADS_FAILED.get().absolute(0);
-        Ok(Self {
-            root: root.to_owned(),
+        Self {
+            source,
+            status: StatusBoard::new(name, policies.revision(), release),
             revision: watch::Sender::new(policies.revision().to_owned()),
             current: ArcSwap::from_pointee(policies),
             loader: Mutex::new(loader),
-        })
+        }
     }
 
     /// The policies in force. Each decision uses one such set throughout.
@@ -62,16 +113,39 @@ impl PolicyStore {
         self.revision.subscribe()
     }
 
-    /// Follows the files until `stopping`. Errors in them show in `readiness` and have no other
+    /// Which policies are in force, for operators.
+    #[must_use]
+    pub fn status(&self) -> PolicyStatus {
+        self.status.get()
+    }
+
+    /// Follows the source until `stopping`. Errors in it show in `readiness` and have no other
     /// effect.
     pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+        match &self.source {
+            Source::Folder(root) => {
+                let root = root.clone();
+                self.follow_folder(root, readiness, stopping).await;
+            }
+            Source::Bundle(follower) => {
+                let follower = &mut *follower.lock().await;
+                self.follow_bundle(follower, &readiness, &stopping).await;
+            }
+        }
+    }
+
+    async fn follow_folder(
+        self: Arc<Self>,
+        root: PathBuf,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
         let report = FollowReport {
             topic: "policies",
             current: POLICIES_CURRENT.get(),
             failed: POLICY_RELOADS_FAILED.get(),
             note: PolicyError::brief,
         };
-        let root = self.root.clone();
         let read = move || PolicySources::read(&root);
         let mut files = FollowedFiles::new(report, read, readiness, stopping);
         while let Some(sources) = files.next().await {
@@ -93,13 +167,19 @@ impl PolicyStore {
         }
         let started = Instant::now();
         let loaded = self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(sources)?;
+        self.replace(loaded, started);
+        self.status.replaced(self.load().revision(), None);
+        Ok(true)
+    }
+
+    /// Puts policies in force.
+    fn replace(&self, loaded: Loaded, started: Instant) {
         let policies = log_warnings(loaded);
         let revision = policies.revision().to_owned();
         let milliseconds = started.elapsed().as_millis();
         tracing::info!(revision, milliseconds, "policies reloaded");
         self.current.store(Arc::new(policies));
         self.revision.send_replace(revision);
-        Ok(true)
     }
 }
 

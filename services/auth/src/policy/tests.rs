@@ -37,7 +37,7 @@ fn load_error(policies: &str) -> String {
 /// Cedar's suggestion for an unknown name differs between runs.
 fn load_error_without_help(policies: &str) -> String {
     let message = load_error(policies);
-    let (message, help) = message.rsplit_once("\n  help: did you mean `").unwrap();
+    let (message, help) = message.rsplit_once("\n  = help: did you mean `").unwrap();
     assert!(help.ends_with("`?"), "{help}");
     message.to_owned()
 }
@@ -187,13 +187,31 @@ fn the_same_subject_of_another_issuer_is_another_principal() {
 }
 
 #[test]
+fn a_type_that_a_schema_declares_twice_is_shown_at_both_places() {
+    let folder = folder("");
+    let schema = "entity Floor;\n\n\n\n\nentity Room, Floor;\n";
+    fs::write(folder.path().join("catalog/rooms.cedarschema"), schema).unwrap();
+    let error = Policies::load(folder.path()).unwrap_err().to_string();
+    let error = error.replace(&folder.path().display().to_string(), "policies");
+    insta::assert_snapshot!(error, @"
+    policies/catalog/rooms.cedarschema:1:8: error parsing schema: `Floor` is declared twice
+      |
+    1 | entity Floor;
+      |        ^^^^^
+    ...
+    6 | entity Room, Floor;
+      |              -----
+    ");
+}
+
+#[test]
 fn an_invalid_policy_is_rejected_with_its_file_and_reason() {
     insta::assert_snapshot!(load_error("permit (principal, action, resource);"), @r#"
     policies/test.cedar:1:1: this policy has no @id
       |
     1 | permit (principal, action, resource);
       | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-      help: write @id("a-unique-name") above it
+      = help: write @id("a-unique-name") above it
     "#);
     insta::assert_snapshot!(load_error("@id(\"p\") permit (principal, action, resource"), @r#"
     policies/test.cedar:1:45: unexpected end of input: expected `!=`, `)`, `,`, `:`, `<`, `<=`, `==`, `>`, `>=`, `in`, or `is`

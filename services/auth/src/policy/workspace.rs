@@ -95,13 +95,24 @@ impl PolicyWorkspace {
     /// # Errors
     /// If the policies are invalid. The error lists all problems.
     pub fn open(root: &Path) -> Result<Self, PolicyError> {
-        let sources = PolicySources::read(root)?;
-        let Loaded { policies, warnings } = Loader::default().load(&sources)?;
+        Self::load(PolicySources::read(root)?, &mut Loader::default())
+    }
+
+    /// Builds policies from files.
+    pub(super) fn load(sources: PolicySources, loader: &mut Loader) -> Result<Self, PolicyError> {
+        let Loaded { policies, warnings } = loader.load(&sources)?;
         let inputs = inputs(&sources);
         let defaults =
             inputs.iter().filter_map(|(name, input)| Some((name.clone(), default(input)?)));
         let defaults = defaults.collect();
         Ok(Self { policies, sources, warnings, inputs, defaults })
+    }
+
+    /// The policies, to put them in force.
+    pub(super) fn into_loaded(self) -> Loaded {
+        // Callers in cases are not those of the mesh.
+        self.policies.callers.invalidate_all();
+        Loaded { policies: self.policies, warnings: self.warnings }
     }
 
     /// The policies.

@@ -10,7 +10,7 @@ use drawbridge_runtime::private_files;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::{RevocationList, shared::RevocationEntry};
+use super::{list::RevocationList, shared::RevocationEntry};
 
 /// The largest file in bytes: enough for REVOCATIONS_MAX long names.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

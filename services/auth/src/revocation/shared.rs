@@ -15,7 +15,10 @@ const LIST: &str = "{drawbridge:auth}:revocations";
 const VERSION: &str = "{drawbridge:auth}:revocations:version";
 /// Writes both keys. A script rather than a transaction: a cluster redirects commands to a moved
 /// slot, but not transactions.
-const ADD: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('INCR', KEYS[2])";
+const ADD: &str = "for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end \
+                   redis.call('INCR', KEYS[2])";
+/// How many revocations one script writes.
+const ADDED_MAX: usize = 1000;
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A revocation as stored in Redis.
@@ -91,22 +94,28 @@ impl SharedRevocations {
         Ok(revoked)
     }
 
-    pub(super) async fn add(&self, tokens: &TokenSet, at: u64) -> Result<(), RedisError> {
-        let Some(entry) = RevocationEntry::new(tokens) else { return Ok(()) };
-        let entry = serde_json::to_string(&entry).map_err(|error| {
-            RedisError::from((
-                redis::ErrorKind::InvalidClientConfig,
-                "a revocation",
-                error.to_string(),
-            ))
-        })?;
-        redis::cmd("EVAL")
-            .arg(ADD)
-            .arg(&[2])
-            .arg(&[LIST, VERSION])
-            .arg(entry)
-            .arg(at)
-            .query_async(&mut self.0.clone())
-            .await
+    /// Adds revocations, and counts the change.
+    pub(super) async fn add<'a>(
+        &self,
+        revoked: impl IntoIterator<Item = (&'a TokenSet, u64)>,
+    ) -> Result<(), RedisError> {
+        let entry = |(tokens, at): (&TokenSet, u64)| {
+            let entry = RevocationEntry::new(tokens)?;
+            Some(serde_json::to_string(&entry).map(|entry| (entry, at)))
+        };
+        let entries: Vec<_> =
+            revoked.into_iter().filter_map(entry).collect::<Result<_, _>>().map_err(|error| {
+                let kind = redis::ErrorKind::InvalidClientConfig;
+                RedisError::from((kind, "a revocation", error.to_string()))
+            })?;
+        for entries in entries.chunks(ADDED_MAX) {
+            let mut script = redis::cmd("EVAL");
+            script.arg(ADD).arg(&[2]).arg(&[LIST, VERSION]);
+            for (entry, at) in entries {
+                script.arg(entry).arg(at);
+            }
+            let () = script.query_async(&mut self.0.clone()).await?;
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,9 @@ use drawbridge_proto::auth::v1 as pb;
 use drawbridge_transport::transaction_token::{
     ALGORITHM, Actor, SubjectFacts, TOKEN_TYPE, TransactionClaims,
 };
-use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
+use jsonwebtoken::{
+    DecodingKey, Validation, dangerous::insecure_decode, decode, decode_header, errors::ErrorKind,
+};
 
 use super::Minter;
 use crate::{Identity, authn::AccessToken};
@@ -27,13 +29,22 @@ pub(crate) struct SubjectToken {
     pub(crate) act: Option<Box<Actor>>,
 }
 
+/// Whom a transaction token names, whether or not it has expired.
+#[derive(Debug)]
+pub(crate) struct NamedCaller {
+    /// The subject, without the attributes that are missing in the token.
+    pub(crate) token: AccessToken,
+    /// Whether a known key signed it.
+    pub(crate) is_verified: bool,
+}
+
 /// Why a transaction token is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SubjectTokenError {
     /// It has expired.
     #[error("the subject token has expired")]
     Expired,
-    /// This auth service did not sign it.
+    /// No replica of this auth service signed it.
     #[error("the subject token is not a transaction token of this auth service")]
     Foreign,
     /// It lacks attributes that policies read.
@@ -42,37 +53,32 @@ pub(crate) enum SubjectTokenError {
 }
 
 impl Minter {
-    /// Verifies a transaction token of this service.
+    /// Verifies a transaction token of this service, that is of any of its replicas.
     pub(crate) fn verify(&self, token: &str) -> Result<SubjectToken, SubjectTokenError> {
-        self.verify_with(token, true)
+        let mut claims = self.verified_claims(token, true)?;
+        let facts = claims.tctx.facts.take().ok_or(SubjectTokenError::Incomplete)?;
+        SubjectToken::new(claims, facts).ok_or(SubjectTokenError::Foreign)
     }
 
-    /// Verifies a transaction token of this service, but not its expiry.
-    pub(crate) fn verify_ignoring_expiry(
-        &self,
-        token: &str,
-    ) -> Result<SubjectToken, SubjectTokenError> {
-        self.verify_with(token, false)
+    /// Whom a transaction token of this service names. `None` if it is no such token.
+    pub(crate) fn named_caller(&self, token: &str) -> Option<NamedCaller> {
+        let (mut claims, is_verified) = match self.verified_claims(token, false) {
+            Ok(claims) => (claims, true),
+            Err(_) => (self.unverified_claims(token)?, false),
+        };
+        let facts = claims.tctx.facts.take().unwrap_or_default();
+        let token = SubjectToken::new(claims, facts)?.token;
+        Some(NamedCaller { token, is_verified })
     }
 
-    fn verify_with(
+    fn verified_claims(
         &self,
         token: &str,
         validate_expiry: bool,
-    ) -> Result<SubjectToken, SubjectTokenError> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(SubjectTokenError::Foreign);
-        }
-        let header = decode_header(token).map_err(|_| SubjectTokenError::Foreign)?;
-        if header.typ.as_deref() != Some(TOKEN_TYPE) || header.alg != ALGORITHM {
-            return Err(SubjectTokenError::Foreign);
-        }
-        let published = self.published.load();
-        let key = header
-            .kid
-            .as_ref()
-            .and_then(|id| published.find(id))
-            .ok_or(SubjectTokenError::Foreign)?;
+    ) -> Result<TransactionClaims, SubjectTokenError> {
+        let kid = check_header(token)?;
+        let published = self.keyring.published();
+        let key = published.find(&kid).ok_or(SubjectTokenError::Foreign)?;
         let key = DecodingKey::from_jwk(key).map_err(|_| SubjectTokenError::Foreign)?;
         let mut validation = Validation::new(ALGORITHM);
         validation.set_issuer(&[&self.issuer]);
@@ -80,23 +86,38 @@ impl Minter {
         validation.validate_exp = validate_expiry;
         // Policies decide on the audience.
         validation.validate_aud = false;
-        // The same clock issued it, so no leeway is needed.
+        // It is at most as valid here as where it was signed: leeway would extend it.
         validation.leeway = 0;
-        let claims = decode::<TransactionClaims>(token, &key, &validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => SubjectTokenError::Expired,
-                _ => SubjectTokenError::Foreign,
-            })?
-            .claims;
-        SubjectToken::from_claims(claims).ok_or(SubjectTokenError::Incomplete)
+        let decoded = decode(token, &key, &validation).map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => SubjectTokenError::Expired,
+            _ => SubjectTokenError::Foreign,
+        });
+        Ok(decoded?.claims)
+    }
+
+    fn unverified_claims(&self, token: &str) -> Option<TransactionClaims> {
+        check_header(token).ok()?;
+        let claims = insecure_decode::<TransactionClaims>(token).ok()?.claims;
+        (claims.iss == self.issuer).then_some(claims)
     }
 }
 
+/// Checks the header of a transaction token, and returns the id of its key.
+fn check_header(token: &str) -> Result<String, SubjectTokenError> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(SubjectTokenError::Foreign);
+    }
+    let header = decode_header(token).map_err(|_| SubjectTokenError::Foreign)?;
+    if header.typ.as_deref() != Some(TOKEN_TYPE) || header.alg != ALGORITHM {
+        return Err(SubjectTokenError::Foreign);
+    }
+    header.kid.ok_or(SubjectTokenError::Foreign)
+}
+
 impl SubjectToken {
-    fn from_claims(claims: TransactionClaims) -> Option<Self> {
+    fn new(claims: TransactionClaims, facts: SubjectFacts) -> Option<Self> {
         let TransactionClaims { aud, sub, exp, txn, scope, tctx, act, .. } = claims;
-        let SubjectFacts { groups, roles, email, mfa, workload, token_id, issued_at } =
-            tctx.facts?;
+        let SubjectFacts { groups, roles, email, mfa, workload, token_id, issued_at } = facts;
         let principal = pb::Principal {
             issuer: tctx.iss,
             subject: sub,

@@ -12,7 +12,7 @@ use super::AdmissionState;
 use crate::{
     admitted::{Call, Message, Plan, operation, operation_on},
     authorizer::{Allowed, Grant},
-    catalog::{Catalog, CompletionItem, ItemKind, ResourceItem, Variables},
+    catalog::{Catalog, CompletionItem, ItemKind, ResourceItem, UnreadItem, Variables},
     grpc::upstream::{EncodedMessage, RpcTarget},
     metadata::Endpoint,
     refusal::Refusal,
@@ -77,8 +77,7 @@ impl Planner<'_> {
                         .filter(|tool| planner.serves(ItemKind::Tool, &tool.item))
                     {
                         Some(tool) => planner.call_tool(tool, &message.params).await,
-                        // An unauthenticated caller must not learn which items exist.
-                        None => planner.connect().await,
+                        None => planner.absent(Kind::CallTool, ItemKind::Tool, name).await,
                     }
                 }
             },
@@ -111,7 +110,7 @@ impl Planner<'_> {
                     .filter(|(resource, _)| planner.serves(ItemKind::Resource, &resource.item))
                 {
                     Some((resource, values)) => planner.read_resource(resource, values).await,
-                    None => planner.connect().await,
+                    None => planner.absent(Kind::ReadResource, ItemKind::Resource, uri).await,
                 },
             },
             "prompts/get" => match text("name") {
@@ -122,7 +121,7 @@ impl Planner<'_> {
                         .filter(|prompt| planner.serves(ItemKind::Prompt, &prompt.item))
                     {
                         Some(prompt) => planner.get_prompt(prompt, &message.params).await,
-                        None => planner.connect().await,
+                        None => planner.absent(Kind::GetPrompt, ItemKind::Prompt, name).await,
                     }
                 }
             },
@@ -172,6 +171,28 @@ impl Planner<'_> {
         let allowed =
             self.state.authorizer.connect(self.context, self.token, self.resource).await?;
         Ok((Plan::Connect, allowed.grant()))
+    }
+
+    /// Plans the response for an item that the catalog does not have. An unauthenticated caller
+    /// must not learn which items exist, and no caller which ones the policies hide.
+    async fn absent(
+        &self,
+        kind: Kind,
+        item_kind: ItemKind,
+        name: &str,
+    ) -> Result<(Plan, Grant), Refusal> {
+        let unread = self.catalog.unread_item(item_kind, name);
+        match unread.filter(|unread| self.serves(item_kind, &unread.item)) {
+            None => self.connect().await,
+            Some(UnreadItem { item, is_locked: true }) => {
+                let allowed = self.decide(operation(kind, &item)).await?;
+                Ok((Plan::Unread, allowed.grant()))
+            }
+            Some(UnreadItem { is_locked: false, .. }) => {
+                let (_, grant) = self.connect().await?;
+                Ok((Plan::Unread, grant))
+            }
+        }
     }
 
     /// Rejects parameters, after authenticating the caller.

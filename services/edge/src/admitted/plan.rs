@@ -16,6 +16,8 @@ use crate::{
 pub(crate) enum Plan {
     /// Anything that needs only an authenticated caller.
     Connect,
+    /// Reply that the service of this item is not available yet.
+    Unread,
     /// Describe the server, with the instructions of its services for this caller.
     Describe {
         instructions: String,

@@ -13,7 +13,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::Allowed;
+use super::{
+    Allowed,
+    epochs::{CurrentEpoch, Epochs, NO_EPOCH, Period},
+};
 
 /// How many decisions are cached, and the longest time to live, even if auth permits more.
 const DECISIONS_MAX: u64 = 20_000;
@@ -22,8 +25,6 @@ const DECISION_TTL_MAX: Duration = Duration::from_secs(10);
 /// time.
 const REJECTED_MAX: u64 = 10_000;
 const REJECTED_TTL: Duration = Duration::from_secs(5);
-/// The epoch while the epoch stream is lost.
-pub(crate) const NO_EPOCH: u64 = 0;
 
 /// Identifies a decision: a digest, so that the cache stores no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,74 +48,69 @@ impl DecisionKey {
 #[derive(Clone, Debug)]
 struct CachedDecision {
     allowed: Allowed,
+    period: Period,
     expires_at: Instant,
 }
 
-/// The decisions of the current epoch.
+/// The decisions of the current epoch. INVARIANT: a decision is used only in the period in which it
+/// was requested and made, while every live replica of auth is in its epoch.
 #[derive(Debug)]
 pub(super) struct DecisionCache {
-    epoch: watch::Sender<u64>,
+    epochs: Arc<Epochs>,
     allowed: Cache<DecisionKey, CachedDecision>,
     /// Rejected tokens, and why.
-    rejected: Cache<DecisionKey, Arc<str>>,
+    rejected: Cache<DecisionKey, (Period, Arc<str>)>,
 }
 
 impl DecisionCache {
-    /// A cache that stores no decision until the first epoch is set.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(epochs: Arc<Epochs>) -> Self {
         let allowed =
             Cache::builder().max_capacity(DECISIONS_MAX).time_to_live(DECISION_TTL_MAX).build();
         let rejected =
             Cache::builder().max_capacity(REJECTED_MAX).time_to_live(REJECTED_TTL).build();
-        Self { epoch: watch::Sender::new(NO_EPOCH), allowed, rejected }
-    }
-
-    /// Sets the epoch. A new one invalidates all entries.
-    pub(super) fn set_epoch(&self, epoch: u64) {
-        let changed = self.epoch.send_if_modified(|now| std::mem::replace(now, epoch) != epoch);
-        if changed {
-            self.allowed.invalidate_all();
-            self.rejected.invalidate_all();
-        }
+        Self { epochs, allowed, rejected }
     }
 
     /// Subscribes to the epoch.
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.epoch.subscribe()
+    pub(super) fn subscribe(&self) -> watch::Receiver<CurrentEpoch> {
+        self.epochs.subscribe()
     }
 
-    /// Invalidates all entries while the epoch stream is lost, because decisions may have changed.
-    pub(super) fn clear_epoch(&self) {
-        self.set_epoch(NO_EPOCH);
-    }
-
-    pub(super) fn get(&self, key: &DecisionKey) -> Option<Allowed> {
-        let epoch = *self.epoch.borrow();
-        if epoch == NO_EPOCH {
-            return None;
-        }
-        let entry = self.allowed.get(key)?;
-        let is_valid = entry.allowed.epoch == epoch && entry.expires_at > Instant::now();
-        is_valid.then_some(entry.allowed)
+    /// The decision, or else the period in which auth is asked for it.
+    pub(super) fn get(&self, key: &DecisionKey) -> Result<Allowed, Period> {
+        let (current, now) = (self.epochs.current(), Instant::now());
+        let found = current.is_valid(now).then(|| self.allowed.get(key)).flatten();
+        let is_usable =
+            |entry: &CachedDecision| entry.period == current.period && entry.expires_at > now;
+        found.filter(is_usable).map(|entry| entry.allowed).ok_or(current.period)
     }
 
     /// Why auth recently rejected this token.
     pub(super) fn rejected(&self, key: &DecisionKey) -> Option<Arc<str>> {
-        self.rejected.get(key)
+        let (period, description) = self.rejected.get(key)?;
+        (period == self.epochs.current().period).then_some(description)
     }
 
-    /// Caches that auth rejected a token.
-    pub(super) fn insert_rejected(&self, key: DecisionKey, description: &str) {
-        self.rejected.insert(key, description.into());
+    /// Caches that auth, asked in this period, rejected a token.
+    pub(super) fn insert_rejected(&self, key: DecisionKey, period: Period, description: &str) {
+        self.rejected.insert(key, (period, description.into()));
     }
 
-    /// Caches a decision for as long as auth permits.
-    pub(super) fn insert(&self, key: DecisionKey, allowed: &Allowed, ttl: Duration) {
-        if allowed.epoch == NO_EPOCH || allowed.epoch != *self.epoch.borrow() {
+    /// Caches a decision, for which auth was asked in this period, for as long as auth permits.
+    pub(super) fn insert(
+        &self,
+        key: DecisionKey,
+        period: Period,
+        allowed: &Allowed,
+        ttl: Duration,
+    ) {
+        let current = self.epochs.current();
+        if allowed.epoch == NO_EPOCH || allowed.epoch != current.number || period != current.period
+        {
             return;
         }
         let expires_at = Instant::now() + ttl.min(DECISION_TTL_MAX);
-        self.allowed.insert(key, CachedDecision { allowed: allowed.clone(), expires_at });
+        self.allowed.insert(key, CachedDecision { allowed: allowed.clone(), period, expires_at });
     }
 }
 
@@ -137,14 +133,24 @@ mod tests {
     }
 
     fn subject(cache: &DecisionCache, key: DecisionKey) -> Option<String> {
-        cache.get(&key).map(|allowed| allowed.principal.subject.clone())
+        cache.get(&key).ok().map(|allowed| allowed.principal.subject.clone())
+    }
+
+    fn insert(cache: &DecisionCache, epoch: u64, ttl: Duration) {
+        let period = cache.epochs.current().period;
+        cache.insert(key("a", "read"), period, &allowed("alice", epoch), ttl);
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
     }
 
     #[test]
     fn a_decision_is_reused_for_the_same_token_and_operation_only() {
-        let cache = DecisionCache::new();
-        cache.set_epoch(7);
-        cache.insert(key("a", "read"), &allowed("alice", 7), TTL);
+        let epochs = Epochs::new();
+        let (cache, replica) = (DecisionCache::new(Arc::clone(&epochs)), epochs.join());
+        replica.announce(7, later());
+        insert(&cache, 7, TTL);
         assert_eq!(subject(&cache, key("a", "read")).as_deref(), Some("alice"));
         assert_eq!(subject(&cache, key("b", "read")), None);
         assert_eq!(subject(&cache, key("a", "write")), None);
@@ -152,25 +158,57 @@ mod tests {
 
     #[test]
     fn a_decision_does_not_outlive_its_epoch_or_the_epoch_stream() {
-        let cache = DecisionCache::new();
-        cache.insert(key("a", "read"), &allowed("alice", 7), TTL);
-        assert_eq!(subject(&cache, key("a", "read")), None, "no epoch was received");
-        cache.set_epoch(7);
-        cache.insert(key("a", "read"), &allowed("alice", 6), TTL);
-        let found = subject(&cache, key("a", "read"));
-        assert_eq!(found, None, "the decision is of an earlier epoch");
-        cache.insert(key("a", "read"), &allowed("alice", 7), TTL);
-        cache.clear_epoch();
-        assert_eq!(subject(&cache, key("a", "read")), None, "the epoch stream is lost");
-        cache.set_epoch(7);
-        assert_eq!(subject(&cache, key("a", "read")), None, "the entry was not invalidated");
+        let epochs = Epochs::new();
+        let (cache, replica) = (DecisionCache::new(Arc::clone(&epochs)), epochs.join());
+        let found = || subject(&cache, key("a", "read"));
+        insert(&cache, 7, TTL);
+        assert_eq!(found(), None, "no epoch was received");
+        replica.announce(7, later());
+        insert(&cache, 6, TTL);
+        assert_eq!(found(), None, "the decision is of an earlier epoch");
+        insert(&cache, 7, TTL);
+        assert!(found().is_some());
+        replica.announce(7, Instant::now());
+        assert_eq!(found(), None, "the replica is silent");
+        replica.announce(7, later());
+        assert!(found().is_some());
+        drop(replica);
+        assert_eq!(found(), None, "the epoch stream is lost");
+        let again = epochs.join();
+        again.announce(7, later());
+        assert_eq!(found(), None, "a replica of the same epoch did not decide it");
+    }
+
+    #[test]
+    fn a_decision_is_not_used_while_any_live_replica_is_in_another_epoch() {
+        let epochs = Epochs::new();
+        let cache = DecisionCache::new(Arc::clone(&epochs));
+        let (one, two) = (epochs.join(), epochs.join());
+        let found = || subject(&cache, key("a", "read"));
+        one.announce(7, later());
+        two.announce(7, later());
+        insert(&cache, 7, TTL);
+        assert!(found().is_some());
+        two.announce(8, later());
+        assert_eq!(found(), None, "one replica has a new epoch");
+        for epoch in [7, 8] {
+            insert(&cache, epoch, TTL);
+            assert_eq!(found(), None, "the replicas differ");
+        }
+        let requested_in = epochs.current().period;
+        one.announce(8, later());
+        cache.insert(key("a", "read"), requested_in, &allowed("alice", 8), TTL);
+        assert_eq!(found(), None, "it was requested before the replicas agreed");
+        insert(&cache, 8, TTL);
+        assert!(found().is_some());
     }
 
     #[test]
     fn a_decision_expires_with_its_time_to_live() {
-        let cache = DecisionCache::new();
-        cache.set_epoch(7);
-        cache.insert(key("a", "read"), &allowed("alice", 7), Duration::ZERO);
+        let epochs = Epochs::new();
+        let (cache, replica) = (DecisionCache::new(Arc::clone(&epochs)), epochs.join());
+        replica.announce(7, later());
+        insert(&cache, 7, Duration::ZERO);
         assert_eq!(subject(&cache, key("a", "read")), None);
     }
 }

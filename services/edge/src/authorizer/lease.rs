@@ -10,13 +10,16 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Allowed, Reauthorizer, decision_cache::NO_EPOCH};
+use super::{
+    Allowed, Reauthorizer,
+    epochs::{CurrentEpoch, Epochs, NO_EPOCH},
+};
 use crate::refusal::Refusal;
 
 /// How long to wait before an unavailable auth is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a decision of another replica of auth is valid: it belongs to the epoch of that
-/// replica.
+/// How long a decision is valid that was made in another epoch than the one in which it was
+/// requested, for example while replicas of auth differ.
 const FOREIGN_EPOCH_TTL: Duration = Duration::from_secs(60);
 /// The longest time that a timer is set to: a token may never expire.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -26,7 +29,7 @@ const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) struct StreamLease {
     /// All of these operations must be allowed.
     reauthorizers: Arc<[Reauthorizer]>,
-    epochs: watch::Receiver<u64>,
+    epochs: watch::Receiver<CurrentEpoch>,
     /// The epoch of the last renewal.
     renewed_in: u64,
     renew_at: Instant,
@@ -58,7 +61,7 @@ impl StreamLease {
         expires_at: Option<SystemTime>,
     ) -> Self {
         let epochs = reauthorizers.first().map_or_else(
-            || watch::channel(NO_EPOCH).1,
+            || Epochs::new().subscribe(),
             |reauthorizer| reauthorizer.authorizer().decisions.subscribe(),
         );
         Self {
@@ -73,7 +76,7 @@ impl StreamLease {
     /// Whether the lease was renewed in the current epoch. Until it is, and while the epoch stream
     /// is lost, nothing is sent on the stream.
     pub(crate) fn is_current(&self) -> bool {
-        let epoch = *self.epochs.borrow();
+        let epoch = self.epochs.borrow().number;
         epoch != NO_EPOCH && epoch == self.renewed_in
     }
 
@@ -88,7 +91,7 @@ impl StreamLease {
     /// # Errors
     /// When the lease ends.
     pub(crate) async fn renew(&mut self) -> Result<(), LeaseEnded> {
-        let epoch = *self.epochs.borrow_and_update();
+        let epoch = self.epochs.borrow_and_update().number;
         let is_due = self.renew_at <= Instant::now();
         let is_current = epoch == NO_EPOCH || epoch == self.renewed_in;
         if self.pending.is_none() && !is_due && is_current {

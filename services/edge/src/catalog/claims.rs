@@ -23,7 +23,8 @@ mod names;
 mod tests;
 
 pub(crate) use self::names::NameKind;
-use self::names::{has_prefix, owner_of_name, owner_of_uri};
+use self::names::has_prefix;
+pub(super) use self::names::{owner_of_name, owner_of_uri};
 
 /// Why a name belongs to another service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

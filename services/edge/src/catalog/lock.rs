@@ -224,12 +224,12 @@ impl CatalogLock {
         readable(&LockFile { version: VERSION, prompts, resources, services, tools })
     }
 
-    /// The URIs and URI templates of the locked resources, and the RPCs behind them.
-    pub(super) fn uris(&self) -> impl Iterator<Item = (Claimant, &str)> {
+    /// The URIs and URI templates of the locked resources, their names, and the RPCs behind them.
+    pub(super) fn uris(&self) -> impl Iterator<Item = (Claimant, &str, &str)> {
         let resources = self.0.iter().filter(|(key, _)| key.kind == ItemKind::Resource);
-        resources.filter_map(|(_, locked)| {
+        resources.filter_map(|(key, locked)| {
             let uri = locked.shown.get("uri").or_else(|| locked.shown.get("uriTemplate"))?;
-            Some((locked.claimant(), uri.as_str()?))
+            Some((locked.claimant(), key.name.as_str(), uri.as_str()?))
         })
     }
 

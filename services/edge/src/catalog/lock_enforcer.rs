@@ -1,6 +1,7 @@
 //! Enforces the catalog lock: compares the items that clients see with their locked versions.
 
 use drawbridge_config::{ConfigError, ConfigText, edge::LockMode};
+use drawbridge_proto::auth::v1 as auth;
 use rmcp::model::MetaObject;
 
 use super::{
@@ -20,8 +21,15 @@ pub(crate) struct LockEnforcer {
     lock: CatalogLock,
     /// `None`: the lock only assigns names to services.
     mode: Option<LockMode>,
-    /// The locked resource URIs and the RPCs behind them.
-    uris: Vec<(Claimant, UriTemplate)>,
+    uris: Vec<LockedUri>,
+}
+
+/// The URIs of a locked resource.
+#[derive(Debug)]
+struct LockedUri {
+    claimant: Claimant,
+    name: String,
+    uri: UriTemplate,
 }
 
 /// The result of checking an item against the lock.
@@ -50,9 +58,10 @@ impl LockEnforcer {
 
     /// Only assigns names to services; withholds and flags nothing. For writing the next lock.
     pub(crate) fn names_only(lock: CatalogLock) -> Self {
-        let uris = lock
-            .uris()
-            .filter_map(|(claimant, uri)| Some((claimant, UriTemplate::parse(uri).ok()?)));
+        let uris = lock.uris().filter_map(|(claimant, name, uri)| {
+            let (name, uri) = (name.to_owned(), UriTemplate::parse(uri).ok()?);
+            Some(LockedUri { claimant, name, uri })
+        });
         Self { uris: uris.collect(), lock, mode: None }
     }
 
@@ -62,9 +71,30 @@ impl LockEnforcer {
         service: &str,
         uri: &UriTemplate,
     ) -> Option<(Claimant, &str)> {
-        let others = self.uris.iter().filter(|(claimant, _)| claimant.service != service);
-        let (claimant, locked) = others.into_iter().find(|(_, locked)| locked.overlaps(uri))?;
-        Some((claimant.clone(), locked.as_str()))
+        let mut others = self.uris.iter().filter(|locked| locked.claimant.service != service);
+        let locked = others.find(|locked| locked.uri.overlaps(uri))?;
+        Some((locked.claimant.clone(), locked.uri.as_str()))
+    }
+
+    /// Whether items that differ from the lock are withheld.
+    pub(super) fn is_enforced(&self) -> bool {
+        self.mode == Some(LockMode::Enforce)
+    }
+
+    /// The locked item of this name, or for a resource the one that has this URI. Its scopes are
+    /// not locked.
+    pub(super) fn locked(&self, kind: ItemKind, name: &str) -> Option<auth::CatalogItem> {
+        let (name, Claimant { service, rpc }) = match kind {
+            ItemKind::Resource => {
+                let locked = self.uris.iter().find(|locked| locked.uri.matches(name).is_some())?;
+                (locked.name.clone(), locked.claimant.clone())
+            }
+            _ => {
+                let key = LockKey { kind, name: name.to_owned() };
+                (key.name.clone(), self.lock.get(&key)?.claimant())
+            }
+        };
+        Some(auth::CatalogItem { name, service, rpc, scopes: Vec::new() })
     }
 
     /// Checks an item against the lock.
@@ -175,8 +205,6 @@ impl LockItem for PromptItem {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use drawbridge_proto::auth::v1 as auth;
 
     use super::*;
 

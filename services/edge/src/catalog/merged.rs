@@ -215,9 +215,36 @@ impl Catalog {
         self.config.overlay.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
     }
 
-    /// Whether a service of this name has been read, or a virtual server of this name exists.
+    /// Whether the contract of some service has been read, if there is any service.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.config.namespaces.is_empty() || !self.services.is_empty()
+    }
+
+    /// Whether a service or a virtual server of this name exists.
     pub(crate) fn has_endpoint(&self, name: &str) -> bool {
-        self.services.contains_key(name) || self.config.overlay.has_server(name)
+        self.is_read(name)
+            || self.config.namespaces.contains(name)
+            || self.config.overlay.has_server(name)
+    }
+
+    /// Whether the contract of this service has been read.
+    pub(super) fn is_read(&self, service: &str) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// The configured services.
+    pub(super) fn namespaces(&self) -> &BTreeSet<Namespace> {
+        &self.config.namespaces
+    }
+
+    pub(super) fn lock_enforcer(&self) -> Option<&LockEnforcer> {
+        self.config.lock.as_deref()
+    }
+
+    /// The name that its service gives to an item with this name.
+    pub(super) fn own_name<'a>(&'a self, kind: ItemKind, shown: &'a str) -> &'a str {
+        let own = (kind == ItemKind::Tool).then(|| self.config.overlay.own_name(shown)).flatten();
+        own.unwrap_or(shown)
     }
 
     /// Whether an endpoint serves this item.

@@ -92,6 +92,13 @@ impl Overlay {
         self.tools.get(name)
     }
 
+    /// The tool's own name, if the config file gives it this one.
+    pub(super) fn own_name(&self, shown: &str) -> Option<&str> {
+        let renamed = |overlay: &ToolOverlay| overlay.name.as_deref() == Some(shown);
+        let mut own = self.tools.iter().filter(|(_, overlay)| renamed(overlay));
+        own.next().map(|(own, _)| own.as_str())
+    }
+
     /// The virtual servers, serialized for the hash of the catalog.
     pub(super) fn servers_digest_input(&self) -> Vec<u8> {
         let servers: BTreeMap<_, _> =

@@ -108,12 +108,16 @@ impl<'a> CallRunner<'a> {
 
     /// Calls until there is a result, or the client cancels.
     pub(super) async fn run(&self, input: ClientInput) -> Result<CallOutcome, CallFailure> {
+        let overdue = self.handler.tasks.overdue();
         let running = async {
             tokio::select! {
                 outcome = self.run_rounds(input) => outcome,
                 // Dropping the call resets its stream, so the service notices.
                 () = self.exchange.cancelled.cancelled() => {
                     Err(Status::cancelled("the client cancelled the request").into())
+                }
+                () = overdue.cancelled() => {
+                    Err(Status::unavailable("the edge stopped before the call had ended").into())
                 }
             }
         };

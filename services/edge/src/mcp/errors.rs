@@ -7,6 +7,7 @@ use rmcp::{
     model::{CallToolResult, ContentBlock, ErrorCode, MetaObject},
 };
 use serde_json::{Value, json};
+use tonic::Status;
 
 use super::{
     call::{CallFailure, to_error_data},
@@ -75,6 +76,12 @@ pub(super) fn unknown_method(admission: &Admission) -> ErrorData {
 
 pub(super) fn invalid_params(admission: &Admission) -> ErrorData {
     error(ErrorCode::INVALID_PARAMS, "invalid parameters for this method", admission)
+}
+
+/// The service has been down since the edge started, so that its contract is not known.
+pub(super) fn unread(admission: &Admission) -> ErrorData {
+    let status = Status::unavailable("the contract of the service has not been read yet");
+    to_error_data(&status, admission)
 }
 
 pub(super) fn unknown_resource(uri: &str, admission: &Admission) -> ErrorData {

@@ -192,7 +192,7 @@ impl ReplicaBus {
         self.store.run::<()>(&command).await.map(|()| permit)
     }
 
-    /// Receives messages of other replicas, until the edge stops and none of its sessions is busy.
+    /// Receives messages of other replicas, until the edge stops.
     pub(super) async fn receive(
         self: Arc<Self>,
         sessions: Arc<SessionRegistry>,
@@ -211,20 +211,10 @@ impl ReplicaBus {
                 }
                 read.unwrap_or_default()
             };
-            let mut reading = std::pin::pin!(reading);
-            let is_done = || stopping.is_cancelled() && !sessions.is_busy();
-            let early = tokio::select! {
-                messages = &mut reading => Some(messages),
-                () = stopping.cancelled(), if !stopping.is_cancelled() => None,
-            };
-            if is_done() {
+            let Some(messages) = stopping.run_until_cancelled(reading).await else {
                 let sent = async { while sending.join_next().await.is_some() {} };
                 let _ = timeout(REPLY_TIMEOUT, sent).await;
                 return;
-            }
-            let messages = match early {
-                Some(messages) => messages,
-                None => reading.await,
             };
             for (key, sealed) in messages {
                 let message = self.sealer.open(key.as_bytes(), sealed);

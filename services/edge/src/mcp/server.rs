@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 use super::{
     MethodHandler, capabilities,
     config::StreamsConfig,
-    errors::{invalid_params, unknown_method, with_request},
+    errors::{invalid_params, unknown_method, unread, with_request},
     events::{BufferLimits, EventReader, EventStream, ResponseStart},
     exchange::Exchange,
     listen::{Subscription, notify_sessions},
@@ -229,7 +229,7 @@ impl McpServer {
             permission,
             keep_alive: if is_call { self.quiet.max(KEEP_ALIVE_MIN) } else { self.keep_alive },
             last: None,
-            stopping: None,
+            draining: None,
             first: None,
             session: None,
             budget: None,
@@ -340,7 +340,7 @@ impl McpServer {
         let span = admission.span.clone();
         let work = self.run_request(admission, message, exchange).instrument(span);
         let guard = RequestGuard { session: Arc::clone(&session), id, stream: Arc::clone(&stream) };
-        self.handler.tasks.spawn(async move {
+        self.handler.tasks.spawn_call(async move {
             work.await;
             drop(guard);
         });

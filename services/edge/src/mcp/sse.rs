@@ -1,6 +1,6 @@
 //! Event streams over HTTP.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     events::{EventReader, ReadOutcome},
+    revision::ProtocolRevision,
     session::{Session, Slot},
 };
 use crate::{
@@ -25,6 +26,8 @@ use crate::{
 /// follows: parsers that remember the last event's id would dispatch an empty event (httpx-sse, and
 /// with it version 1 of the Python SDK, which parses that as a message).
 const COMMENT: Bytes = Bytes::from_static(b":\n");
+/// When clients reconnect to another replica, in milliseconds: not all at once.
+const RECONNECT_MS: RangeInclusive<u64> = 250..=2_000;
 /// Makes proxies forward events without buffering.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -38,8 +41,8 @@ pub(super) struct EventBody {
     pub(super) keep_alive: Duration,
     /// The message that a stream sends when it ends before its response.
     pub(super) last: Option<Bytes>,
-    /// Ends a subscription when the edge stops.
-    pub(super) stopping: Option<CancellationToken>,
+    /// Ends a subscription when the edge accepts no more work: its client reconnects.
+    pub(super) draining: Option<CancellationToken>,
     /// The first bytes, so that a client can resume the stream before its first event.
     pub(super) first: Option<Bytes>,
     /// The session that the stream keeps in use.
@@ -89,6 +92,17 @@ impl EventBody {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(UNBUFFERED.0, UNBUFFERED.1);
         response
+    }
+
+    /// Tells the client when to reconnect, before the stream of its session ends (SEP-1699).
+    fn reconnect_event(&self) -> Bytes {
+        let after_ms = rand::random_range(RECONNECT_MS);
+        let session = self.session.as_ref();
+        let is_event = session.is_some_and(|it| it.revision == ProtocolRevision::November2025);
+        // Older clients parse an event without data as a message, and this field alone as they do
+        // with any event stream.
+        let end = if is_event { "\n\n" } else { "\n" };
+        format!("retry: {after_ms}{end}").into()
     }
 
     /// The next bytes of the stream. `None`: it has ended.
@@ -145,7 +159,13 @@ impl EventBody {
                 is_renewed = self.permission.renew() => self.is_ended = !is_renewed,
                 () = work_finished(&mut self.work) => self.work = None,
                 () = changed, if is_current => {}
-                () = stopped(self.stopping.as_ref()) => self.is_ended = true,
+                () = drained(self.draining.as_ref()) => {
+                    self.is_ended = true;
+                    self.draining = None;
+                    if self.last.is_none() {
+                        return Some(self.reconnect_event());
+                    }
+                }
                 () = tokio::time::sleep(self.keep_alive) => {
                     self.session.iter().for_each(|session| session.touch());
                     return Some(COMMENT);
@@ -164,9 +184,9 @@ async fn work_finished(work: &mut Option<BoxFuture<'static, ()>>) {
     }
 }
 
-async fn stopped(stopping: Option<&CancellationToken>) {
-    match stopping {
-        Some(stopping) => stopping.cancelled().await,
+async fn drained(draining: Option<&CancellationToken>) {
+    match draining {
+        Some(draining) => draining.cancelled().await,
         None => std::future::pending().await,
     }
 }

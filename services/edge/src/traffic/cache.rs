@@ -19,7 +19,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout_at,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     inflight::{FetchOutcome, Inflight, InflightFetches, Joined},
@@ -61,8 +60,6 @@ pub(crate) struct Cache {
     tags: Tags,
     fetches: Arc<InflightFetches>,
     refreshes: Arc<Semaphore>,
-    /// Ends the tag watcher after the last call, whose writes other replicas must see.
-    _watcher_end: Option<DropGuard>,
 }
 
 /// A call whose result may be cached, and the key of that result.
@@ -103,10 +100,8 @@ impl Cache {
         keys: CacheKeys,
         redis_url: Option<&SecretString>,
     ) -> Result<Arc<Self>, RedisError> {
-        let (mut cache, watcher) = Self::new(keys, redis_url)?;
-        let ended = CancellationToken::new();
-        service.spawn(watcher.run(ended.clone()));
-        cache._watcher_end = Some(service.on_drained(async move { ended.cancel() }));
+        let (cache, watcher) = Self::new(keys, redis_url)?;
+        service.spawn(watcher.run(service.stopping()));
         Ok(Arc::new(cache))
     }
 
@@ -129,7 +124,6 @@ impl Cache {
             tags,
             fetches: Arc::default(),
             refreshes: Arc::new(Semaphore::new(REFRESHES_MAX)),
-            _watcher_end: None,
         };
         Ok((cache, watcher))
     }

@@ -72,6 +72,11 @@ impl RateLimiter {
         self.rules.load().is_empty()
     }
 
+    /// The name of a limit that rejects the requests of every caller while Redis is unavailable.
+    pub(crate) fn closed_without_redis(&self) -> Option<String> {
+        self.rules.load().closed_without_redis().map(str::to_owned)
+    }
+
     /// Charges a request. Returns the status of the caller's own limit with the least remaining.
     ///
     /// # Errors

@@ -13,7 +13,6 @@ use futures::{
     stream::{self, BoxStream},
 };
 use prost::Message as _;
-use tokio_util::sync::DropGuard;
 use tonic::{Request, Response, Status};
 
 use self::{approval::ApprovalLimit, documents::DocumentSource};
@@ -40,19 +39,12 @@ pub(crate) struct InvoiceApi {
     store: Arc<Store>,
     limit: ApprovalLimit,
     jobs: BlockingJobs,
-    /// Dropped when no call is left.
-    _in_use: DropGuard,
 }
 
 impl InvoiceApi {
-    /// Creates the service. `jobs` extract documents; `in_use` is dropped with the last call.
-    pub(crate) fn new(
-        store: Arc<Store>,
-        limit: ApprovalLimit,
-        jobs: BlockingJobs,
-        in_use: DropGuard,
-    ) -> Self {
-        Self { store, limit, jobs, _in_use: in_use }
+    /// Creates the service. `jobs` extract documents.
+    pub(crate) fn new(store: Arc<Store>, limit: ApprovalLimit, jobs: BlockingJobs) -> Self {
+        Self { store, limit, jobs }
     }
 
     /// One invoice with the extracted data.

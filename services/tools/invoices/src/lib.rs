@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
-    BlockingJobs, MtlsError, Peers, RunningService, Telemetry, ToolServiceConfig, ToolServiceError,
+    BlockingJobs, Effect, MtlsError, Peers, RunningService, ServiceBuilder, Telemetry,
+    ToolServiceConfig, ToolServiceError,
     credentials::{CredentialsConfig, SetupError},
     parse_defaults,
 };
@@ -151,6 +152,17 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
     migrated
 }
 
+/// Without the database the service can do nothing.
+fn watch_database(life: &ServiceBuilder, store: &PostgresStore) {
+    let condition = life.readiness().condition("database", Effect::Required);
+    let probe = store.probe();
+    let check = move || {
+        let probing = probe();
+        async move { probing.await.map_err(|_| "cannot be reached".to_owned()) }
+    };
+    life.spawn(condition.monitor(check, life.stopping()));
+}
+
 /// Starts the service.
 ///
 /// # Errors
@@ -166,14 +178,16 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
                 readiness: builder.readiness(),
                 connections_max: config.database_connections_max,
             };
-            Store::Postgres(PostgresStore::new(*options, settings).into())
+            let store = PostgresStore::new(*options, settings);
+            watch_database(builder.life(), &store);
+            Store::Postgres(store.into())
         }
     });
     let limit = ApprovalLimit { amount: config.approval_limit, currency: config.approval_currency };
     let store_to_close = Arc::clone(&store);
-    let in_use = builder.on_drained(async move { store_to_close.close().await });
+    builder.on_drained(async move { store_to_close.close().await });
     let jobs = BlockingJobs::new(config.documents_max);
-    let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, jobs, in_use))
+    let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, jobs))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     Ok(builder.request_bytes_max(REQUEST_BYTES_MAX).serve(service)?)
 }

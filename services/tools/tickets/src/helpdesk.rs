@@ -1,8 +1,10 @@
 //! The helpdesk of the caller's company, through Zammad's REST API, with a token obtained on behalf
 //! of the caller.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use drawbridge_sdk::{
-    BlockingJobs, CallContext,
+    BlockingJobs, CallContext, Condition, Effect, ServiceBuilder, ServiceTasks,
     credentials::{Credentials, Secret},
     transaction_token::VerifiedCaller,
 };
@@ -10,7 +12,6 @@ use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio_util::sync::DropGuard;
 
 use self::client::{Access, ApiRequest, Client};
 use crate::{error::TicketError, filter::Filter, ticket_id::TicketId};
@@ -23,6 +24,8 @@ pub use base_url::{BaseUrl, BaseUrlError};
 
 /// The name of the secret that contains the token.
 pub(crate) const SECRET: &str = "helpdesk";
+/// After this many unanswered requests in a row the readiness says so.
+const UNANSWERED_MAX: u32 = 4;
 /// Requests names in addition to ids.
 const EXPAND: [(&str, &str); 1] = [("expand", "true")];
 
@@ -35,8 +38,12 @@ pub(crate) struct Helpdesk {
     url: Option<BaseUrl>,
     /// The jobs that parse and summarize texts.
     pub(crate) jobs: BlockingJobs,
-    /// Dropped when no call and no post that has outlived its call is left.
-    _in_use: DropGuard,
+    /// The tasks of the service, which waits for posts that outlive their calls.
+    pub(crate) tasks: ServiceTasks,
+    /// Whether helpdesks answer, as far as calls have seen.
+    answering: Condition,
+    /// How many requests in a row were not answered.
+    unanswered: AtomicU32,
 }
 
 /// The caller of the helpdesk, and the context with the deadline.
@@ -47,15 +54,22 @@ pub(crate) struct Call {
 }
 
 impl Helpdesk {
-    /// The helpdesk at `url` serves tenants whose secret contains no URL. `in_use` is dropped with
-    /// the last call.
+    /// The helpdesk at `url` serves tenants whose secret contains no URL.
     pub(crate) fn new(
         credentials: Credentials,
         url: Option<BaseUrl>,
         jobs: BlockingJobs,
-        in_use: DropGuard,
+        service: &ServiceBuilder,
     ) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: Client::new()?, credentials, url, jobs, _in_use: in_use })
+        Ok(Self {
+            client: Client::new()?,
+            credentials,
+            url,
+            jobs,
+            tasks: service.tasks(),
+            answering: service.readiness().condition("helpdesk", Effect::Degrading),
+            unanswered: AtomicU32::new(0),
+        })
     }
 
     /// One page of the tickets that match a filter, latest change first.
@@ -125,7 +139,9 @@ impl Helpdesk {
         Box::pin(async move {
             let secret = self.credentials.secret(caller, context, SECRET).await?;
             let access = self.access(&secret)?;
-            match self.client.send(&access, context, request).await {
+            let sent = self.client.send(&access, context, request).await;
+            self.record(sent.as_ref().map(drop));
+            match sent {
                 Err(TicketError::TokenRefused) => {
                     let renewed =
                         self.credentials.reread_secret(caller, context, SECRET, &secret).await?;
@@ -138,6 +154,22 @@ impl Helpdesk {
                 result => result,
             }
         })
+    }
+
+    /// Notes in the service's readiness whether helpdesks answer. Some failures of one may concern
+    /// one company only, so they change nothing else.
+    fn record(&self, sent: Result<(), &TicketError>) {
+        match sent {
+            Err(TicketError::Unreachable | TicketError::Unavailable { .. }) => {
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MAX {
+                    self.answering.set(Err("requests are not answered".to_owned()));
+                }
+            }
+            _ if self.unanswered.swap(0, Ordering::Relaxed) >= UNANSWERED_MAX => {
+                self.answering.set(Ok(()));
+            }
+            _ => {}
+        }
     }
 
     fn access(&self, secret: &Secret) -> Result<Access, TicketError> {

@@ -99,9 +99,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     }
     let credentials = builder.open_credentials(credentials)?;
     let credentials_to_close = credentials.clone();
-    let in_use = builder.on_drained(async move { credentials_to_close.close().await });
+    builder.on_drained(async move { credentials_to_close.close().await });
     let jobs = BlockingJobs::new(config.jobs_max);
-    let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, jobs, in_use)?;
+    let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, jobs, builder.life())?;
     let service = TicketServiceServer::new(TicketApi::new(helpdesk));
     Ok(builder.request_bytes_max(REQUEST_BYTES_MAX).serve(service)?)
 }

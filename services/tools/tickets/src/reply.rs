@@ -121,8 +121,12 @@ impl Replies {
         let reply = Reply::parse(request, call.caller.principal().as_str())?;
         let this = self.clone();
         // In a task: cancelling the call must not lose the record of what was posted.
-        let post_task =
-            tokio::spawn(async move { this.post_once(&call, &reply).await }.in_current_span());
+        let in_flight = self.helpdesk.tasks.call_in_flight();
+        let posting = async move {
+            let _in_flight = in_flight;
+            this.post_once(&call, &reply).await
+        };
+        let post_task = tokio::spawn(posting.in_current_span());
         post_task.await.map_err(|error| TicketError::Failed(error.into()))?
     }
 

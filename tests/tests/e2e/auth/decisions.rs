@@ -89,8 +89,9 @@ async fn without_auth_calls_are_rejected_and_succeed_once_it_is_back() {
     let auth = mesh.auth(|_| {});
     let running = auth.start().await;
     let auth_url = auth.url.clone();
-    let (_, _service, edge) =
-        mesh.conformance_of(auth.keys.clone(), |config| config.auth_url = auth_url.into()).await;
+    let (_, _service, edge) = mesh
+        .conformance_of(auth.keys.clone(), |config| config.auth_urls = vec![auth_url.into()])
+        .await;
     let alice = edge.client(&mesh.client("alice").await);
     // The edge caches no decision before its epoch stream is connected.
     let deadline = Instant::now() + Duration::from_secs(10);

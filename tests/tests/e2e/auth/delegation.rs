@@ -155,7 +155,7 @@ impl Delegating {
             contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
         let method =
             service.methods().find(|method| method.name() == "ListFiles").expect("a method");
-        call_with(code, &method, Some(token)).await
+        call_with(code, &method, &[token]).await
     }
 }
 

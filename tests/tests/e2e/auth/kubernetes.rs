@@ -66,8 +66,8 @@ async fn a_pod_calls_the_rpcs_that_policies_permit_to_its_namespace() {
 
     let own = projected(&cluster, "indexers", "nightly", &json!({}));
     let token = exchange(&mesh, &own, LIST).await.expect("a transaction token");
-    assert_eq!(call_with(code, &method("ListFiles"), Some(&token)).await, Code::Ok);
-    assert_eq!(call_with(code, &method("Search"), Some(&token)).await, Code::Unauthenticated);
+    assert_eq!(call_with(code, &method("ListFiles"), &[&token]).await, Code::Ok);
+    assert_eq!(call_with(code, &method("Search"), &[&token]).await, Code::Unauthenticated);
 
     // Another RPC, another namespace, and a namespace only in the account's name.
     let search = exchange(&mesh, &own, "drawbridge.code.v1.CodeService/Search").await;

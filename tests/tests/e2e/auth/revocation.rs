@@ -13,6 +13,7 @@ use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tonic::Code;
+use url::Url;
 
 /// The time limit for a revocation to take effect on every replica.
 const PROPAGATION_MAX: Duration = Duration::from_secs(1);
@@ -22,11 +23,22 @@ async fn revoke(mesh: &TestMesh, own: &str, which: Which) -> Outcome {
 }
 
 pub(crate) async fn revoke_of(mesh: &TestMesh, own: &str, issuer: &str, which: Which) -> Outcome {
-    let state = &mesh.mesh.state;
     let tokens = pb::TokenSet { issuer: issuer.to_owned(), which: Some(which) };
+    revoke_tokens(&mesh.mesh.state.auth_url, own, tokens).await
+}
+
+/// Revokes tokens of the mesh's issuer at this auth.
+pub(crate) async fn revoke_at(auth_url: &Url, mesh: &TestMesh, which: Which) {
+    let issuer = mesh.mesh.state.issuer_name().to_owned();
+    let tokens = pb::TokenSet { issuer, which: Some(which) };
+    let answer = revoke_tokens(auth_url, &platform(mesh).await, tokens).await;
+    assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
+}
+
+async fn revoke_tokens(auth_url: &Url, own: &str, tokens: pb::TokenSet) -> Outcome {
     let request = pb::RevokeRequest { subject_token: own.to_owned(), tokens: Some(tokens) };
     let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let mut auth = AuthServiceClient::new(connect(auth_url).expect("a channel"));
     let answer = auth.revoke(context.outgoing(request)).await.expect("an answer");
     answer.into_inner().outcome.expect("an outcome")
 }
@@ -63,7 +75,8 @@ async fn a_revocation_takes_effect_on_every_replica_survives_a_restart_and_fails
     let mesh = TestMesh::with(|config| config.redis_url.clone_from(&url)).await;
     let auth = mesh.auth(|config| config.redis_url.clone_from(&url));
     let replica = auth.start().await;
-    let other_edge = mesh.edge(&[], |config| config.auth_url = auth.url.clone().into()).await;
+    let other_edge =
+        mesh.edge(&[], |config| config.auth_urls = vec![auth.url.clone().into()]).await;
     let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
     let (alice_elsewhere, bob_elsewhere) = (other_edge.client(&alice), other_edge.client(&bob));
     let started = Instant::now();

@@ -8,9 +8,12 @@ use drawbridge_sdk::ToolServiceConfig;
 use drawbridge_tests::{
     TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance,
 };
-use drawbridge_transport::transaction_token::{Principal, TransactionClaims, TransactionContext};
-use jsonwebtoken::Algorithm;
+use drawbridge_transport::transaction_token::{
+    ALGORITHM, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext, message_digest,
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prost_reflect::MethodDescriptor;
+use serde_json::json;
 use tonic::Code;
 use url::Url;
 
@@ -21,6 +24,8 @@ const OPEN: [&str; 0] = [];
 /// RPCs of auth that need no token: Watch publishes that something changed, without any caller's
 /// data. This list may only shrink.
 const OPEN_OF_AUTH: [&str; 1] = ["drawbridge.auth.v1.AuthService.Watch"];
+/// How many kinds of calls without a valid token every RPC rejects. It may only grow.
+const REJECTED_MIN: usize = 35;
 
 /// The RPCs of a service.
 async fn methods(url: &Url) -> Vec<MethodDescriptor> {
@@ -62,7 +67,7 @@ async fn every_rpc_of_the_mesh_rejects_a_missing_token_and_a_token_for_another_r
             let wrong =
                 others.filter(|other| *other != own).chain(["", "nonsense", outside.token()]);
             for token in wrong.map(Some).chain([None]) {
-                let code = call_with(url, method, token).await;
+                let code = call_with(url, method, token.as_slice()).await;
                 assert_eq!(code, Code::Unauthenticated, "{} with {token:?}", method.full_name());
             }
             checked += 1;
@@ -148,36 +153,91 @@ pub(crate) fn claims(service: &str, rpc: &str) -> TransactionClaims {
     }
 }
 
-/// Invalid transaction tokens, each with its fault.
-fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, String)> {
+/// What a call without a valid transaction token carries, each with its fault.
+fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Vec<String>)> {
     let good = claims(service, rpc);
-    let token = |claims: &TransactionClaims| sign(keys, claims, "txntoken+jwt", Algorithm::EdDSA);
-    vec![
+    let token = |claims: &TransactionClaims| sign(keys, claims, TOKEN_TYPE, ALGORITHM);
+    let without = |name: &str| {
+        let mut claims = json!(good);
+        claims.as_object_mut().expect("an object").remove(name);
+        keys.sign(&header(keys, TOKEN_TYPE, ALGORITHM), &claims)
+    };
+    let mut several = json!(good);
+    several["aud"] = json!([service, "another"]);
+    let mut other_message = good.clone();
+    other_message.tctx.message_sha256 = Some(message_digest(&[7; 32]));
+    let faulty = [
         (
             "has expired",
             token(&TransactionClaims { iat: now() - 100, exp: now() - 60, ..good.clone() }),
         ),
+        ("never expires", without("exp")),
         (
             "is for another service",
             token(&TransactionClaims { aud: "another".to_owned(), ..good.clone() }),
         ),
-        ("has no audience", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
+        ("is for several services", keys.sign(&header(keys, TOKEN_TYPE, ALGORITHM), &several)),
+        ("is for no service", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
+        ("has no audience", without("aud")),
         ("is for another tool", token(&claims(service, "drawbridge.code.v1.CodeService/Nothing"))),
         ("is for all tools", token(&claims(service, "*"))),
         ("is for no tool", token(&claims(service, ""))),
+        ("is for another message", token(&other_message)),
+        ("has no context", without("tctx")),
+        ("has no subject", without("sub")),
         (
             "is another issuer's",
             token(&TransactionClaims { iss: "https://evil.example".to_owned(), ..good.clone() }),
         ),
-        ("is an access token", sign(keys, &good, "at+jwt", Algorithm::EdDSA)),
-        ("is of no type", sign(keys, &good, "JWT", Algorithm::EdDSA)),
-        ("is signed by another algorithm", sign(keys, &good, "txntoken+jwt", Algorithm::ES256)),
-        ("is not signed", {
-            let token = token(&good);
-            let (message, _) = token.rsplit_once('.').expect("a signature");
+        ("has no issuer", without("iss")),
+        ("is empty", String::new()),
+        ("is nonsense", "nonsense".to_owned()),
+    ];
+    let one = |(why, token)| (why, vec![token]);
+    let faulty = faulty.into_iter().chain(badly_signed(keys, &good)).map(one);
+    let twice = ("is there twice", vec![token(&good), token(&good)]);
+    faulty.chain([twice, ("is missing", Vec::new())]).collect()
+}
+
+/// Tokens with the claims of a valid one, which auth has not signed as a transaction token.
+fn badly_signed(keys: &TestIssuer, good: &TransactionClaims) -> Vec<(&'static str, String)> {
+    let signed = |typ, algorithm| sign(keys, good, typ, algorithm);
+    let with_key = |id: Option<&str>| {
+        let header = Header { kid: id.map(str::to_owned), ..header(keys, TOKEN_TYPE, ALGORITHM) };
+        keys.sign(&header, &json!(good))
+    };
+    let token = signed(TOKEN_TYPE, ALGORITHM);
+    let (message, signature) = token.rsplit_once('.').expect("a signature");
+    let other = TransactionClaims { sub: "mallory".to_owned(), ..good.clone() };
+    let other = sign(keys, &other, TOKEN_TYPE, ALGORITHM);
+    let (other_message, _) = other.rsplit_once('.').expect("a signature");
+    let id = header(keys, TOKEN_TYPE, ALGORITHM).kid.expect("a key id");
+    let unsigned = json!({ "alg": "none", "typ": TOKEN_TYPE, "kid": id }).to_string();
+    let unsigned = keys.sign_text(ALGORITHM, &unsigned, &json!(good).to_string());
+    let shared = Header { alg: Algorithm::HS256, ..header(keys, TOKEN_TYPE, ALGORITHM) };
+    let mut tokens = vec![
+        ("is an access token", signed("at+jwt", ALGORITHM)),
+        ("is of no type", signed("JWT", ALGORITHM)),
+        ("is signed by another algorithm", signed(TOKEN_TYPE, Algorithm::ES256)),
+        ("names no key", with_key(None)),
+        ("names an unknown key", with_key(Some("unknown"))),
+        ("is not signed", format!("{message}.")),
+        ("has the signature of other claims", format!("{other_message}.{signature}")),
+        ("needs no signature", {
+            let (message, _) = unsigned.rsplit_once('.').expect("a signature");
             format!("{message}.")
         }),
-    ]
+    ];
+    // The public key as a shared secret, in each of its forms.
+    for secret in keys.public_forms(ALGORITHM) {
+        let token = jsonwebtoken::encode(&shared, good, &EncodingKey::from_secret(&secret));
+        tokens.push(("is signed by the public key", token.expect("a token")));
+    }
+    tokens
+}
+
+fn header(keys: &TestIssuer, typ: &str, algorithm: Algorithm) -> Header {
+    Header { typ: Some(typ.to_owned()), ..keys.header_of(algorithm) }
 }
 
 pub(crate) fn sign(
@@ -186,37 +246,38 @@ pub(crate) fn sign(
     typ: &str,
     algorithm: Algorithm,
 ) -> String {
-    let mut header = keys.header_of(algorithm);
-    header.typ = Some(typ.to_owned());
-    keys.sign(&header, &serde_json::to_value(claims).expect("JSON"))
+    keys.sign(&header(keys, typ, algorithm), &json!(claims))
 }
 
 /// Checks that every RPC of a service that trusts `keys` accepts a valid transaction token, and
-/// rejects a missing and every invalid one. Returns the RPCs and the number of rejected calls.
+/// rejects a missing and every invalid one. The service may be in any language. Returns the RPCs.
 pub(crate) async fn check_rejections(
     url: &Url,
     namespace: &str,
     keys: &TestIssuer,
     untrusted: &TestIssuer,
-) -> (BTreeSet<String>, usize) {
-    let (mut checked, mut rejected) = (BTreeSet::new(), 0);
+) -> BTreeSet<String> {
+    let (mut checked, mut accepted) = (BTreeSet::new(), Vec::new());
     for method in &methods(url).await {
         let rpc = rpc(method);
-        let sign = |keys| sign(keys, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
-        let code = call_with(url, method, Some(&sign(keys))).await;
+        let valid = |keys| sign(keys, &claims(namespace, &rpc), TOKEN_TYPE, ALGORITHM);
+        let code = call_with(url, method, &[&valid(keys)]).await;
         assert_ne!(code, Code::Unauthenticated, "{rpc}: the valid token is accepted");
-        let untrusted = ("has an untrusted signer", sign(untrusted));
-        let invalid = forged(keys, namespace, &rpc).into_iter().chain([untrusted]);
-        for (why, token) in
-            invalid.map(|(why, token)| (why, Some(token))).chain([("is missing", None)])
-        {
-            let code = call_with(url, method, token.as_deref()).await;
-            assert_eq!(code, Code::Unauthenticated, "{rpc} with a token that {why}");
-            rejected += 1;
+        let untrusted = ("has an untrusted signer", vec![valid(untrusted)]);
+        let invalid: Vec<_> =
+            forged(keys, namespace, &rpc).into_iter().chain([untrusted]).collect();
+        assert!(invalid.len() >= REJECTED_MIN, "{invalid:?}");
+        for (why, tokens) in invalid {
+            let tokens: Vec<_> = tokens.iter().map(String::as_str).collect();
+            let code = call_with(url, method, &tokens).await;
+            if code != Code::Unauthenticated {
+                accepted.push(format!("{rpc}, {code:?}: a token that {why}"));
+            }
         }
         checked.insert(rpc);
     }
-    (checked, rejected)
+    assert!(accepted.is_empty(), "{}", accepted.join("\n"));
+    checked
 }
 
 #[tokio::test]
@@ -224,12 +285,10 @@ async fn every_rpc_rejects_an_expired_foreign_or_forged_transaction_token() {
     let (keys, untrusted) =
         (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
     let services = services(&keys).await;
-    let (mut checked, mut rejected) = (BTreeSet::new(), 0);
+    let mut checked = BTreeSet::new();
     for (namespace, service) in &services {
         let url = format!("http://{}", service.running.address).parse().expect("a URL");
-        let (rpcs, tokens) = check_rejections(&url, namespace, &keys, &untrusted).await;
-        checked.extend(rpcs);
-        rejected += tokens;
+        checked.extend(check_rejections(&url, namespace, &keys, &untrusted).await);
     }
     // A new service of the mesh must join this test.
     let mesh = TestMesh::start().await;
@@ -238,5 +297,4 @@ async fn every_rpc_rejects_an_expired_foreign_or_forged_transaction_token() {
             assert!(checked.contains(&rpc(method)), "{} is not checked", rpc(method));
         }
     }
-    println!("{} RPCs rejected {rejected} transaction tokens", checked.len());
 }

@@ -3,7 +3,7 @@ use drawbridge_proto::auth::v1::token_set::Which;
 use drawbridge_tests::connect;
 
 use super::*;
-use crate::auth::revocation::{platform, revoke_of};
+use crate::auth::revocation::{platform, revoke_at, revoke_of};
 
 #[tokio::test]
 async fn leases_of_a_subject_revoked_at_auth_are_revoked_until_it_signs_in_again() {
@@ -32,6 +32,30 @@ async fn leases_of_a_subject_revoked_at_auth_are_revoked_until_it_signs_in_again
     let lease = credentials.database(&again, &context(), ROLE).await.expect("a lease");
     assert_ne!(lease.username, of_alice.username);
     credentials.close().await;
+}
+
+/// Each lease whose transaction token auth could not verify was once revoked with the next
+/// revocation, of whatever subject.
+#[tokio::test]
+async fn a_restart_of_auth_ends_the_leases_of_revoked_subjects_alone() {
+    let world = World::start(|_| {}).await;
+    let credentials = world.credentials();
+    let mut leases = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        let caller = world.caller(user).await;
+        leases.push(credentials.database(&caller, &context(), ROLE).await.expect("a lease"));
+    }
+    // It knows none of the keys that signed their transaction tokens.
+    let auth = world.mesh.auth(|_| {});
+    let running = auth.start().await;
+    credentials.watch_revocations(connect(&auth.url).expect("a channel"));
+    for (lease, revoked) in [(1, "bob"), (2, "carol")] {
+        revoke_at(&auth.url, &world.mesh, Which::Subject(revoked.to_owned())).await;
+        tokio::time::timeout(SETTLE_TIMEOUT, leases[lease].ended()).await.expect("its end");
+    }
+    assert!(leases[0].is_usable(), "alice is not revoked");
+    credentials.close().await;
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -172,7 +172,7 @@ async fn the_edge_rejects_a_service_with_an_unexpected_identity() {
     // The address of auth leads to `code`.
     let edge = mesh
         .edge(&[("code", &state.services["code"])], |config| {
-            config.auth_url = state.services["code"].clone().into();
+            config.auth_urls = vec![state.services["code"].clone().into()];
         })
         .await;
     let refused = search(&edge.client(&alice)).await;

@@ -30,7 +30,7 @@ async fn check_failover(url: &str, kill: impl AsyncFnOnce()) {
     let start = async |auth_url: &url::Url| {
         mesh.edge(&[("code", &code)], |config| {
             config.config = Some(file.clone());
-            config.auth_url = auth_url.clone().into();
+            config.auth_urls = vec![auth_url.clone().into()];
             config.secret = Some(REPLICA_SECRET.into());
             config.redis_url = Some(url.into());
         })

@@ -13,8 +13,7 @@ use tokio::{
 };
 use url::Url;
 
-/// Far more than the drain deadline of five seconds, and far less than the work in progress would
-/// take.
+/// Far more than the drain timeout, and far less than the work in progress would take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The processor time of a process that is working, in clock ticks of 10 ms. Reading a PDF stops
 /// after ten seconds of wall-clock time, of which a busy machine gives it few.
@@ -40,6 +39,7 @@ impl Process {
                 "--log",
                 "warn",
             ])
+            .args(["--drain-delay-ms", "0", "--drain-timeout-ms", "3000"])
             .args(["--auth-jwks-url", mesh.transaction_keys().as_str()])
             .args(arguments)
             .stdin(Stdio::null())

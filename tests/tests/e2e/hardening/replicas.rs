@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_tests::{Client, Edge, REPLICA_SECRET, Redis, RedisCluster, Reply};
+use drawbridge_tests::{
+    Client, Edge, REPLICA_SECRET, Redis, RedisCluster, Reply, TcpProxy, UpstreamState,
+};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -309,6 +311,49 @@ async fn without_redis_the_replica_of_a_call_serves_its_stream_and_the_other_rep
         "params": { "name": "test_slow_work", "arguments": { "milliseconds": 40 } },
     });
     assert_eq!(send(&here, &session, &call).await.message(), "worked");
+}
+
+#[tokio::test]
+async fn without_redis_a_session_of_another_replica_is_unavailable_whatever_the_client_sends() {
+    let redis = Redis::start().await;
+    let mut url: url::Url = redis.url.parse().expect("a URL");
+    let proxy = TcpProxy::start(&[&url]).await;
+    url.set_port(proxy.url().port()).expect("a port");
+    let replicas = Replicas::start(url.as_str()).await;
+    let erin = replicas.world.client(json!({}));
+    let there = replicas.other.client(&erin);
+    for state in [UpstreamState::Hangs, UpstreamState::Down] {
+        let session = initialize(&erin).await.1.expect("a session");
+        proxy.set(0, state);
+        for _ in 0..2 {
+            let mut replies = vec![
+                there.send_built(request(&there, Method::GET, &session)).await,
+                there.send_built(request(&there, Method::DELETE, &session)).await,
+            ];
+            for message in [
+                json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }),
+                json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }),
+                json!({ "jsonrpc": "2.0", "id": 7, "result": {} }),
+            ] {
+                replies.push(send(&there, &session, &message).await);
+            }
+            for reply in replies {
+                assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+                assert_eq!(reply.error_code(), Some(-32053), "{reply:?}");
+                assert_eq!(reply.message(), "the session store is unavailable; retry");
+                assert_eq!(reply.json["error"]["data"]["reason"], "sessions_unavailable");
+                assert!(reply.headers.contains_key("retry-after"));
+                reply.assert_names_request();
+            }
+        }
+        proxy.set(0, UpstreamState::Up);
+        // The replica that has the session writes it again.
+        until("the session at both replicas", async || {
+            list(&erin, &session).await.status == StatusCode::OK
+                && list(&there, &session).await.status == StatusCode::OK
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ pub(super) async fn begin(
 }
 
 /// Subscribes without a session (2026-07-28).
-fn listen(client: &Client) -> reqwest::Result<reqwest::Request> {
+pub(super) fn listen(client: &Client) -> reqwest::Result<reqwest::Request> {
     let body = json!({
         "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
         "params": {

@@ -27,7 +27,7 @@ async fn the_edge_reaches_auth_and_a_tool_service_over_unix_sockets() {
     });
     let hosted = hosted.await.expect("the service");
     // Health checks, reflection and calls use one socket, and every decision the other.
-    let edge = mesh.edge(&[("test", &url)], |config| config.auth_url = auth_url).await;
+    let edge = mesh.edge(&[("test", &url)], |config| config.auth_urls = vec![auth_url]).await;
     let alice = edge.client(&mesh.client("alice").await);
     let reply = alice.call_tool("test_echo_values", json!({ "int64": 7 })).await;
     assert_eq!(reply.json["result"]["structuredContent"]["int64"], 7, "{reply:?}");

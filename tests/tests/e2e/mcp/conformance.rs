@@ -18,6 +18,11 @@ const REQUIRED_UNSCORED: [&str; 4] = [
     "server-session-lifecycle",
 ];
 
+/// The arguments of the suite for each revision.
+pub(crate) const OF_2025_06_18: [&str; 4] = ["--suite", "all", "--spec-version", "2025-06-18"];
+pub(crate) const OF_2025_11_25: [&str; 2] = ["--requirements", "2025-11-25"];
+pub(crate) const OF_2026_07_28: [&str; 2] = ["--requirements", "2026-07-28"];
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Check {
@@ -107,15 +112,15 @@ fn results(folder: &Path) -> Vec<(String, Vec<Check>)> {
 
 #[tokio::test]
 async fn the_suite_passes_for_2025_06_18() {
-    run(&["--suite", "all", "--spec-version", "2025-06-18"]).await;
+    run(&OF_2025_06_18).await;
 }
 
 #[tokio::test]
 async fn the_suite_passes_for_2025_11_25() {
-    run(&["--requirements", "2025-11-25"]).await;
+    run(&OF_2025_11_25).await;
 }
 
 #[tokio::test]
 async fn the_suite_passes_for_2026_07_28() {
-    run(&["--requirements", "2026-07-28"]).await;
+    run(&OF_2026_07_28).await;
 }

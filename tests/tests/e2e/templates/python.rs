@@ -1,19 +1,9 @@
 use std::process::Command;
 
-use drawbridge_tests::{
-    ServiceProcess, TestIssuer, TestMesh, python_sdk, python_wheels, repository, serve_conformance,
-};
+use drawbridge_tests::{python_sdk, python_wheels, repository};
 
-use super::{NewService, check_rooms, start};
-use crate::{auth::rpcs::check_rejections, mcp::conformance::run_suite};
-
-/// Why some checks of the official suite fail.
-const SAME_CONTRACT: &str = "the service in Python does not change its contract while it runs";
-/// Checks of the official suite that fail, each with the reason.
-const EXPECTED: [(&str, &str); 2] = [
-    ("server-stateless:sep-2575-server-sends-prompts-list-changed-on-subscription", SAME_CONTRACT),
-    ("server-stateless:sep-2575-server-sends-tools-list-changed-on-subscription", SAME_CONTRACT),
-];
+use super::{NewService, check_conformance_rejections, check_rooms, check_suite};
+use crate::mcp::conformance::{OF_2025_06_18, OF_2025_11_25, OF_2026_07_28};
 
 #[tokio::test]
 async fn a_new_service_in_python_builds_passes_its_tests_and_serves_ai_clients() {
@@ -50,27 +40,20 @@ fn conformance() -> Command {
 
 #[tokio::test]
 async fn every_rpc_of_a_service_in_python_rejects_a_missing_or_forged_transaction_token() {
-    let (keys, untrusted) =
-        (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
-    let process = start(conformance(), &keys.url.join("/jwks").expect("a URL"));
-    let (rpcs, rejected) = check_rejections(&process.url("http"), "test", &keys, &untrusted).await;
-    assert!(rpcs.len() > 40, "{rpcs:?}");
-    assert_eq!(rejected, rpcs.len() * 13);
+    check_conformance_rejections(conformance()).await;
 }
 
-async fn check_suite(revision: &str, expected: &[(&str, &str)]) {
-    let mesh = TestMesh::with(serve_conformance).await;
-    let process: ServiceProcess = start(conformance(), &mesh.transaction_keys());
-    let edge = mesh.edge(&[("test", &process.url("http"))], |_| {}).await;
-    run_suite(&mesh, &edge, &["--requirements", revision], expected).await;
+#[tokio::test]
+async fn a_service_in_python_passes_the_suite_for_2025_06_18() {
+    check_suite(conformance(), &OF_2025_06_18).await;
 }
 
 #[tokio::test]
 async fn a_service_in_python_passes_the_suite_for_2025_11_25() {
-    check_suite("2025-11-25", &[]).await;
+    check_suite(conformance(), &OF_2025_11_25).await;
 }
 
 #[tokio::test]
 async fn a_service_in_python_passes_the_suite_for_2026_07_28() {
-    check_suite("2026-07-28", &EXPECTED).await;
+    check_suite(conformance(), &OF_2026_07_28).await;
 }

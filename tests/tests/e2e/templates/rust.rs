@@ -1,5 +1,5 @@
-//! The Rust template and the service of docs/tutorials/first-tool.md, built as their authors do,
-//! against the SDK of this checkout.
+//! The Rust template and the service of docs/how-to/write-a-tool-service-in-rust.md, built as their
+//! authors do, against the SDK of this checkout.
 
 use std::{
     env, fs,
@@ -11,7 +11,8 @@ use drawbridge_tests::repository;
 
 use super::{NewService, check_rooms};
 
-/// The target folder of these tests, which has most of the dependencies already.
+/// The target folder of these tests, which has most of the dependencies already: like them, nothing
+/// here has debug information.
 fn target() -> PathBuf {
     let test = env::current_exe().expect("this test's binary");
     test.ancestors().nth(3).expect("the target folder").to_owned()
@@ -25,7 +26,7 @@ fn cargo(folder: &Path, arguments: &[&str]) {
         .arg("--offline")
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", target())
-        .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .output()
         .expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -39,7 +40,7 @@ async fn a_new_service_in_rust_builds_passes_its_tests_and_serves_ai_clients() {
     check_rooms(&service, || Command::new(target().join("debug/rooms"))).await;
 }
 
-/// The fenced blocks of the tutorial that follow a line "In `path`:", with their paths.
+/// The fenced blocks of the page that follow a line "In `path`:", with their paths.
 fn files(page: &str) -> Vec<(String, String)> {
     let parts = page.split("\nIn `").skip(1);
     let file = |part: &str| {
@@ -65,9 +66,9 @@ fn row_fields(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_tutorials_service_in_rust_is_one_folder_that_builds_and_one_row() {
-    let page =
-        fs::read_to_string(repository().join("docs/tutorials/first-tool.md")).expect("a page");
+fn the_documented_service_of_this_repository_is_one_folder_that_builds_and_one_row() {
+    let page = repository().join("docs/how-to/write-a-tool-service-in-rust.md");
+    let page = fs::read_to_string(page).expect("a page");
     let (folder, files) = (tempfile::tempdir().expect("a folder"), files(&page));
     assert_eq!(files.len(), 5, "{files:?}");
     for (path, text) in files {

@@ -86,7 +86,7 @@ fn an_invalid_membership_is_rejected_with_its_line() {
       |
     1 | [{ "uid": { "type": "Group", "id": "a" }, "parnts": [] }]
       |                                           ^^^^^^^^
-      help: did you mean `parents`?
+      = help: did you mean `parents`?
     policies/entities/people.json:1:2: invalid JSON: EOF while parsing an object
       |
     1 | [{

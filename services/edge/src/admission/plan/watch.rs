@@ -44,9 +44,15 @@ impl Planner<'_> {
             if watches.iter().any(|watch| watch.uri == **uri) {
                 continue;
             }
-            let found = catalog
-                .resource(uri)
-                .filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
+            let found = catalog.resource(uri);
+            if found.is_none() {
+                match self.absent(Kind::ReadResource, ItemKind::Resource, uri).await {
+                    Ok((Plan::Connect, _)) | Err(Refusal::Denied { is_hidden: true, .. }) => {}
+                    planned => return planned,
+                }
+            }
+            let found =
+                found.filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
             let watched = found.and_then(|(resource, variables)| {
                 Some((resource, catalog.watch(&resource.item)?, variables))
             });

@@ -52,7 +52,7 @@ pub(super) fn has_prefix(name: &str, namespace: &str) -> bool {
 }
 
 /// The longest namespace that a name begins with.
-pub(super) fn owner_of_name<'a>(
+pub(in crate::catalog) fn owner_of_name<'a>(
     namespaces: &'a BTreeSet<Namespace>,
     name: &str,
 ) -> Option<&'a str> {
@@ -63,7 +63,10 @@ pub(super) fn owner_of_name<'a>(
 
 /// The namespace that a URI's scheme names: the scheme itself, or its plural (`invoice:` belongs to
 /// `invoices`). A scheme has `-` where a namespace has `_`.
-pub(super) fn owner_of_uri<'a>(namespaces: &'a BTreeSet<Namespace>, uri: &str) -> Option<&'a str> {
+pub(in crate::catalog) fn owner_of_uri<'a>(
+    namespaces: &'a BTreeSet<Namespace>,
+    uri: &str,
+) -> Option<&'a str> {
     let (scheme, _) = uri.split_once(':')?;
     let scheme = scheme.to_ascii_lowercase().replace('-', "_");
     let named = |name: &str| namespaces.get(name).map(Namespace::as_str);

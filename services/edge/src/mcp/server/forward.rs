@@ -38,7 +38,7 @@ impl McpServer {
     ) {
         let Some(replicas) = self.replicas.clone() else { return };
         let item = RemoteItem::Cancellation(session, id);
-        self.handler.tasks.spawn(async move {
+        self.handler.tasks.spawn_call(async move {
             if let Err(refusal) = forward(&replicas, &item, &admission).await {
                 refusal.record(&admission.context.request_id);
             }

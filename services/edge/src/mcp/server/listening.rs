@@ -9,7 +9,7 @@ use super::{
     Admission, EventBody, EventStream, McpServer, Message, NO_EPOCH, Operation, Plan,
     ProtocolRevision, Refusal, ReplicaBus, SESSION_ID, SendPermission, Session, SlotOwner,
     StreamLease, Subscription, invalid_params, may_perform, reject_malformed, revision,
-    unknown_method, wire,
+    unknown_method, unread, wire,
 };
 use crate::mcp::{
     replicas::{RemoteItem, RemoteLocation},
@@ -67,6 +67,7 @@ impl McpServer {
             self.open_stream(&session, headers).await?;
         let mut authorizations = vec![admission.reauthorizer.clone()];
         let is_call = operation.is_some();
+        let runs_here = is_call && original.is_none();
         if let Some(operation) = operation {
             // Resuming the stream of a call needs the permission to make the call.
             if !may_perform(admission, &operation).await? {
@@ -78,15 +79,16 @@ impl McpServer {
         if let Some((replicas, location, item)) = original {
             let (reauthorizer, budget) = (admission.reauthorizer.clone(), admission.budget.clone());
             let following = replicas.follow(location, item, stream, reauthorizer, budget);
-            self.handler.tasks.spawn(following);
+            self.handler.tasks.spawn_until_stopping(following);
         }
         let lease =
             StreamLease::new(authorizations, admission.grant.epoch, admission.grant.expires_at);
         let (session, first) = (Some(session), Some(sse::opening_comment()));
-        let stopping = Some(self.handler.tasks.stopping());
+        // The stream of a call that runs here ends with the call.
+        let draining = (!runs_here).then(|| self.handler.tasks.draining());
         let body = self.body(reader, SendPermission::Listening(lease), is_call);
         let budget = Some(admission.budget.clone());
-        Ok(EventBody { first, session, budget, _slot: slot, stopping, ..body }.into_response())
+        Ok(EventBody { first, session, budget, _slot: slot, draining, ..body }.into_response())
     }
 
     /// Opens the stream that a GET in a session names, or the session's standalone stream.
@@ -128,8 +130,11 @@ impl McpServer {
     ) -> Result<Response, Refusal> {
         let stream = EventStream::new(&self.bounds, None);
         let Plan::Watch(watches) = &admission.plan else {
-            let error = wire::error(&message.id, &unknown_method(admission));
-            return Ok(wire::json_response(StatusCode::NOT_FOUND, error));
+            let (status, error) = match &admission.plan {
+                Plan::Unread => (StatusCode::OK, unread(admission)),
+                _ => (StatusCode::NOT_FOUND, unknown_method(admission)),
+            };
+            return Ok(wire::json_response(status, wire::error(&message.id, &error)));
         };
         let Some(subscription) = Subscription::new(&message.id, &message.params, &stream) else {
             let error = wire::error(&message.id, &invalid_params(admission));
@@ -167,8 +172,8 @@ impl McpServer {
         };
         let reader = stream.open_reader(None).ok_or(Refusal::EventId)?;
         let body = self.body(reader, SendPermission::Listening(lease), false);
-        let (work, stopping) =
-            (Some(futures::FutureExt::boxed(work)), Some(self.handler.tasks.stopping()));
-        Ok(EventBody { work, last, _slot: slot, stopping, ..body }.into_response())
+        let (work, draining) =
+            (Some(futures::FutureExt::boxed(work)), Some(self.handler.tasks.draining()));
+        Ok(EventBody { work, last, _slot: slot, draining, ..body }.into_response())
     }
 }

@@ -185,11 +185,6 @@ impl SessionRegistry {
         self.sessions().get(&id).filter(|session| !session.is_ended()).cloned()
     }
 
-    /// Whether a session has a subscriber or a running request.
-    pub(in crate::mcp) fn is_busy(&self) -> bool {
-        self.sessions().values().any(|session| session.is_busy())
-    }
-
     /// Ends a session on all replicas.
     pub(in crate::mcp) async fn end(&self, session: &Session) {
         self.remove(session.id);

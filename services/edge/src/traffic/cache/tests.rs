@@ -9,6 +9,7 @@ use prost_reflect::Value;
 use prost_reflect::prost::Message as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{catalog::testdata, keys::EdgeKeys};

@@ -58,6 +58,10 @@ impl LimitRules {
         self.limits.iter().any(|limit| limit.name == name)
     }
 
+    pub(super) fn closed_without_redis(&self) -> Option<&str> {
+        self.limits.iter().find(|limit| limit.is_closed_to_all()).map(|limit| limit.name.as_str())
+    }
+
     /// The charges of a request, one for each limit that counts it.
     pub(super) fn charges(&self, subject: &Subject<'_>) -> Vec<Charge> {
         self.limits.iter().filter_map(|limit| limit.charge(subject)).collect()

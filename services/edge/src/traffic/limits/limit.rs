@@ -95,6 +95,15 @@ impl Limit {
         (cost > 0).then(|| Charge { limit: Arc::clone(self), bucket, cost })
     }
 
+    /// Whether it rejects the requests of every caller while Redis is unavailable.
+    pub(super) fn is_closed_to_all(&self) -> bool {
+        let counts_all = match self.by {
+            LimitBy::Principal | LimitBy::Tenant | LimitBy::Client | LimitBy::Global => true,
+            LimitBy::Address | LimitBy::Tool | LimitBy::ToolClass => false,
+        };
+        self.without_redis == WithoutRedis::Closed && self.only.is_none() && counts_all
+    }
+
     /// Whether its remaining quota reveals nothing about other callers.
     pub(super) fn is_own(&self) -> bool {
         matches!(self.by, LimitBy::Principal | LimitBy::Address)

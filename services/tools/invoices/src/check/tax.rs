@@ -130,41 +130,19 @@ fn subtotal(
         &field("category.percent"),
         "the rate",
     );
-    let product = base.and_then(|base| base.checked_mul(rate.unwrap_or_default()));
-    let expected = product.map(|product| round(product / Decimal::ONE_HUNDRED));
-    let is_mismatch = amount
-        .zip(expected)
-        .is_some_and(|(actual, expected)| (actual - expected).abs() > PRODUCT_TOLERANCE);
-    let mismatch =
-        || format!("the tax is {}; base and rate give {}", display(amount), display(expected));
-    if is_mismatch {
-        findings.error("BR-CO-17", &field("tax_amount"), mismatch);
+    let known = CATEGORIES.iter().find(|(known, ..)| *known == code);
+    let category = known.map(|(_, name, taxes)| (*name, *taxes));
+    tax_amount(category, (base, rate, amount), &field("tax_amount"), findings);
+    if known.is_none() && !code.is_empty() {
+        findings
+            .error("BR-CL-17", &field("category.code"), || format!("{code} is not a VAT category"));
     }
-    let Some((_, name, taxes)) = CATEGORIES.iter().find(|(known, ..)| *known == code) else {
-        if !code.is_empty() {
-            findings.error("BR-CL-17", &field("category.code"), || {
-                format!("{code} is not a VAT category")
-            });
-        }
+    let Some((name, taxes)) = category.filter(|(_, taxes)| *taxes != Taxation::Split) else {
         return;
     };
     let rule = |number: &str| format!("BR-{name}-{number}");
-    match taxes {
-        Taxation::Split => return,
-        Taxation::AtRate if is_mismatch => {
-            findings.error(&rule("09"), &field("tax_amount"), mismatch);
-        }
-        Taxation::Nothing | Taxation::NothingBecause
-            if amount.is_some_and(|amount| !amount.is_zero()) =>
-        {
-            findings.error(&rule("09"), &field("tax_amount"), || {
-                format!("{} must be 0", display(amount))
-            });
-        }
-        _ => {}
-    }
     let is_explained = !tax.exemption_reason.is_empty() || !tax.exemption_reason_code.is_empty();
-    if *taxes == Taxation::NothingBecause {
+    if taxes == Taxation::NothingBecause {
         findings.require(
             is_explained,
             &rule("10"),
@@ -177,25 +155,63 @@ fn subtotal(
         });
     }
     // Without a rate, the matching amounts are unknown.
-    if *taxes == Taxation::AtRate && rate.is_none() {
+    if taxes == Taxation::AtRate && rate.is_none() {
         return;
     }
-    let computed = tax
-        .category
-        .as_ref()
-        .and_then(|category| bases.get(&base_key(category)))
-        .copied()
-        .unwrap_or_default();
+    let computed =
+        tax.category.as_ref().and_then(|category| bases.get(&base_key(category))).copied();
+    let rule = (rule("08"), field("taxable_amount"));
+    taxable_amount((taxes, syntax), base, computed.unwrap_or_default(), rule, findings);
+}
+
+/// Checks the tax of a subtotal, in a category with this name in rule ids.
+fn tax_amount(
+    category: Option<(&str, Taxation)>,
+    (base, rate, amount): (Option<Decimal>, Option<Decimal>, Option<Decimal>),
+    field: &str,
+    findings: &mut Findings,
+) {
+    let product = base.and_then(|base| base.checked_mul(rate.unwrap_or_default()));
+    let expected = product.map(|product| round(product / Decimal::ONE_HUNDRED));
+    let is_mismatch = amount
+        .zip(expected)
+        .is_some_and(|(actual, expected)| (actual - expected).abs() > PRODUCT_TOLERANCE);
+    let mismatch =
+        || format!("the tax is {}; base and rate give {}", display(amount), display(expected));
+    if is_mismatch {
+        findings.error("BR-CO-17", field, mismatch);
+    }
+    let Some((name, taxes)) = category else { return };
+    let rule = format!("BR-{name}-09");
+    match taxes {
+        Taxation::AtRate if is_mismatch => findings.error(&rule, field, mismatch),
+        Taxation::Nothing | Taxation::NothingBecause
+            if amount.is_some_and(|amount| !amount.is_zero()) =>
+        {
+            findings.error(&rule, field, || format!("{} must be 0", display(amount)));
+        }
+        _ => {}
+    }
+}
+
+/// Checks the taxable amount of a subtotal, which `computed` are the parts of.
+fn taxable_amount(
+    (taxes, syntax): (Taxation, Syntax),
+    base: Option<Decimal>,
+    computed: TaxableBase,
+    (rule, field): (String, String),
+    findings: &mut Findings,
+) {
     let rounding_tolerance = tolerance(computed.parts, findings.profile);
     // The UBL artefacts tolerate less than one unit for a base at a rate; those of CII tolerate
     // nothing.
-    let is_lenient = *taxes == Taxation::AtRate && syntax == Syntax::Ubl && computed.parts > 0;
+    let is_lenient = taxes == Taxation::AtRate && syntax == Syntax::Ubl && computed.parts > 0;
     let is_mismatch = |base| {
         let difference = (round(base) - round(computed.amount)).abs();
         difference > rounding_tolerance && !(is_lenient && difference < PRODUCT_TOLERANCE)
     };
     if base.is_some_and(is_mismatch) {
-        findings.error(&rule("08"), &field("taxable_amount"), || {
+        findings.error(&rule, &field, || {
             format!(
                 "the base is {}; lines, allowances and charges add up to {}",
                 display(base),

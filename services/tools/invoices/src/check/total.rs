@@ -7,19 +7,8 @@ use super::{allowances_or_charges, is_summed, round, sum_amounts, tolerance};
 use crate::{decimal, findings::Findings};
 
 pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
-    let totals = invoice.totals.clone().unwrap_or_default();
-    let [lines, allowances, charges, net, tax, gross, prepaid, rounding, payable] = [
-        &totals.line_net_amount,
-        &totals.allowance_amount,
-        &totals.charge_amount,
-        &totals.net_amount,
-        &totals.tax_amount,
-        &totals.gross_amount,
-        &totals.prepaid_amount,
-        &totals.rounding_amount,
-        &totals.payable_amount,
-    ]
-    .map(|amount| decimal::parse_option(amount.as_ref()));
+    let [lines, allowances, charges, net, tax, gross, prepaid, rounding, payable] =
+        amounts(invoice);
     let or_zero = |amount: Option<Decimal>| amount.unwrap_or_default();
     let total = |charge| {
         sum_amounts(
@@ -28,16 +17,9 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
         )
     };
     let profile = findings.profile;
-    let mut check_equal =
-        |rule, field, actual: Option<Decimal>, expected: Option<Decimal>, parts, parts_name| {
-            if let (Some(actual), Some(expected)) = (actual, expected)
-                && (round(actual) - round(expected)).abs() > tolerance(parts, profile)
-            {
-                findings.error(rule, field, || {
-                    format!("the amount is {actual}; {parts_name} give {expected}")
-                });
-            }
-        };
+    let mut check_equal = |rule, field, actual, expected, parts, parts_name| {
+        equal(findings, (rule, field), (actual, expected), (parts, parts_name));
+    };
     let summed = || invoice.lines.iter().filter(|line| is_summed(line, profile));
     let line_sum = Some(sum_amounts(summed().map(|line| &line.net_amount)));
     let all = summed().count() + invoice.allowances_charges.len();
@@ -91,5 +73,38 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     for (rule, field, what, sum_amounts) in missing {
         findings
             .error(rule, field, || format!("no amount is given; {what} add up to {sum_amounts}"));
+    }
+}
+
+/// The totals that the invoice states.
+fn amounts(invoice: &Invoice) -> [Option<Decimal>; 9] {
+    let totals = invoice.totals.clone().unwrap_or_default();
+    [
+        &totals.line_net_amount,
+        &totals.allowance_amount,
+        &totals.charge_amount,
+        &totals.net_amount,
+        &totals.tax_amount,
+        &totals.gross_amount,
+        &totals.prepaid_amount,
+        &totals.rounding_amount,
+        &totals.payable_amount,
+    ]
+    .map(|amount| decimal::parse_option(amount.as_ref()))
+}
+
+/// Checks that an amount is what its parts give.
+fn equal(
+    findings: &mut Findings,
+    (rule, field): (&str, &str),
+    (actual, expected): (Option<Decimal>, Option<Decimal>),
+    (parts, parts_name): (usize, &str),
+) {
+    let tolerance = tolerance(parts, findings.profile);
+    if let (Some(actual), Some(expected)) = (actual, expected)
+        && (round(actual) - round(expected)).abs() > tolerance
+    {
+        findings
+            .error(rule, field, || format!("the amount is {actual}; {parts_name} give {expected}"));
     }
 }

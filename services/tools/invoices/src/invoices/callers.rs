@@ -8,7 +8,6 @@ use drawbridge_sdk::{
         Principal, SubjectFacts, TransactionClaims, TransactionContext, VerifiedCaller,
     },
 };
-use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use crate::{
@@ -63,10 +62,5 @@ pub(super) async fn store() -> Arc<Store> {
 /// A service with an empty store and an approval limit of 1000 EUR.
 pub(super) async fn api() -> InvoiceApi {
     let limit = ApprovalLimit { amount: 1000.into(), currency: "EUR".to_owned() };
-    InvoiceApi::new(
-        store().await,
-        limit,
-        BlockingJobs::new(4),
-        CancellationToken::new().drop_guard(),
-    )
+    InvoiceApi::new(store().await, limit, BlockingJobs::new(4))
 }

@@ -81,11 +81,9 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
         payable_amount: amount("payable_amount"),
         ..Totals::default()
     };
-    let kind =
-        if text.contains_any(CREDIT_NOTE) { InvoiceKind::CreditNote } else { InvoiceKind::Invoice };
     let invoice = Invoice {
         syntax: Syntax::PdfText.into(),
-        kind: kind.into(),
+        kind: text.kind().into(),
         number: number.unwrap_or_default(),
         issue_date,
         due_date,
@@ -98,18 +96,21 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
         totals: Some(totals),
         ..Invoice::default()
     };
-    let finding = Finding {
+    Ok(ExtractResult {
+        invoice: Some(invoice),
+        findings: vec![not_electronic()],
+        findings_truncated: false,
+        confidences,
+    })
+}
+
+fn not_electronic() -> Finding {
+    Finding {
         rule: RULE.to_owned(),
         severity: Severity::Warning.into(),
         message: format!("the document is not an electronic invoice: {NOT_CHECKED}"),
         field: String::new(),
-    };
-    Ok(ExtractResult {
-        invoice: Some(invoice),
-        findings: vec![finding],
-        findings_truncated: false,
-        confidences,
-    })
+    }
 }
 
 /// A value with its confidence.
@@ -201,6 +202,10 @@ impl TextLines<'_> {
             budget::check_time();
             value(line)
         })
+    }
+
+    fn kind(&self) -> InvoiceKind {
+        if self.contains_any(CREDIT_NOTE) { InvoiceKind::CreditNote } else { InvoiceKind::Invoice }
     }
 
     fn contains_any(&self, words: &[&str]) -> bool {

@@ -6,6 +6,7 @@
 //! (migrations/postgres).
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,10 +15,11 @@ use std::{
 };
 
 use drawbridge_sdk::{
-    Readiness,
+    Condition, Effect,
     credentials::{Credentials, DatabaseLease},
     transaction_token::Principal,
 };
+use futures::future::BoxFuture;
 use moka::{
     future::{Cache, FutureExt as _},
     policy::EvictionPolicy,
@@ -27,7 +29,11 @@ use sqlx::{
     AssertSqlSafe, PgExecutor, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::sync::OnceCell;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::OnceCell,
+};
 
 use super::{
     CallerContext, PostgresSettings, Scope, StoreError, StoreOperation, Transaction, migrate,
@@ -39,6 +45,8 @@ const CONNECTIONS_PER_USER: u32 = 2;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long acquiring a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// "Do you speak TLS?": its length and its code (PostgreSQL, Message Formats).
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// The interval for rechecking a schema with the wrong version.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -49,7 +57,8 @@ pub(crate) struct PostgresStore {
     credentials: Credentials,
     /// The users by name.
     users: Cache<String, Arc<User>>,
-    readiness: Readiness,
+    /// Whether the schema has the required version, as far as callers' users have seen.
+    schema: Arc<Condition>,
     is_rechecking: Arc<AtomicBool>,
 }
 
@@ -64,6 +73,9 @@ struct User {
 impl PostgresStore {
     /// The database of `options`, with at most `settings.connections_max` connections.
     pub(crate) fn new(options: PgConnectOptions, settings: PostgresSettings) -> Self {
+        let schema = settings.readiness.condition("schema", Effect::Required);
+        // The first call checks it.
+        schema.set(Ok(()));
         let users_max = (settings.connections_max / CONNECTIONS_PER_USER).max(1);
         let users = Cache::builder()
             .max_capacity(users_max.into())
@@ -79,7 +91,7 @@ impl PostgresStore {
             options,
             credentials: settings.credentials,
             users,
-            readiness: settings.readiness,
+            schema: Arc::new(schema),
             is_rechecking: Arc::default(),
         }
     }
@@ -183,6 +195,23 @@ impl PostgresStore {
         self.users.get_with_by_ref(&lease.username, open).await
     }
 
+    /// Checks that the server answers. It needs no user, because callers bring theirs: it sends an
+    /// SSLRequest, which the server answers with one byte and does not log.
+    pub(crate) fn probe(&self) -> impl Fn() -> BoxFuture<'static, io::Result<()>> + Send + use<> {
+        let (host, port) = (self.options.get_host().to_owned(), self.options.get_port());
+        let socket = self.options.get_socket().map(|it| it.join(format!(".s.PGSQL.{port}")));
+        move || {
+            let (host, socket) = (host.clone(), socket.clone());
+            Box::pin(async move {
+                match socket {
+                    #[cfg(unix)]
+                    Some(socket) => ask(tokio::net::UnixStream::connect(socket).await?).await,
+                    _ => ask(TcpStream::connect((host, port)).await?).await,
+                }
+            })
+        }
+    }
+
     /// Marks the service as not ready until a recheck finds the required schema version.
     fn report_schema_mismatch(&self, error: &StoreError, user: &User, lease: &Arc<DatabaseLease>) {
         if !matches!(error, StoreError::Schema { .. })
@@ -190,8 +219,8 @@ impl PostgresStore {
         {
             return;
         }
-        self.readiness.set_not_ready(error.to_string());
-        let (is_rechecking, readiness) = (Arc::clone(&self.is_rechecking), self.readiness.clone());
+        self.schema.set(Err(error.to_string()));
+        let (is_rechecking, schema) = (Arc::clone(&self.is_rechecking), Arc::clone(&self.schema));
         let (pool, lease) = (user.pool.clone(), Arc::clone(lease));
         tokio::spawn(async move {
             // Without a usable lease the schema cannot be checked; the next call checks it.
@@ -201,7 +230,7 @@ impl PostgresStore {
                 tokio::time::sleep(RECHECK_INTERVAL).await;
             }
             is_rechecking.store(false, Ordering::Release);
-            readiness.set_ready();
+            schema.set(Ok(()));
         });
     }
 
@@ -210,6 +239,12 @@ impl PostgresStore {
         self.users.run_pending_tasks().await;
         self.credentials.close().await;
     }
+}
+
+/// Sends an SSLRequest, and reads the answer.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    stream.write_all(&SSL_REQUEST).await?;
+    stream.read_u8().await.map(drop)
 }
 
 /// The error of an attempt.

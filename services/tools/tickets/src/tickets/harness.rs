@@ -2,12 +2,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::Router;
 use drawbridge_sdk::{
-    BlockingJobs, CallContext, RequestId,
+    BlockingJobs, CallContext, RequestId, ServiceBuilder,
     credentials::{CredentialLimits, CredentialSource, Credentials, EmbeddedSource},
     transaction_token::{Principal, TransactionClaims, TransactionContext, VerifiedCaller},
 };
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use wiremock::{
     Mock, MockBuilder, MockServer, ResponseTemplate,
@@ -76,10 +75,13 @@ pub(super) fn credentials(url: &str) -> Credentials {
 
 /// A service that uses the helpdesk at this URL for acme.
 pub(super) fn service(url: &str) -> TicketApi {
-    let drained = CancellationToken::new().drop_guard();
-    TicketApi::new(
-        Helpdesk::new(credentials(url), None::<BaseUrl>, BlockingJobs::new(4), drained).unwrap(),
-    )
+    service_of(&ServiceBuilder::new(), url)
+}
+
+/// The same, as a part of this service.
+pub(super) fn service_of(builder: &ServiceBuilder, url: &str) -> TicketApi {
+    let jobs = BlockingJobs::new(4);
+    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>, jobs, builder).unwrap())
 }
 
 /// Serves a helpdesk, and returns its URL.

@@ -7,7 +7,6 @@ use drawbridge_sdk::{
     BlockingJobs, ServiceBuilder,
     credentials::{CredentialLimits, CredentialSource, Credentials},
 };
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::harness::{request_from, request_of_bob};
@@ -18,11 +17,8 @@ fn service() -> (TicketApi, ServiceBuilder) {
     let builder = ServiceBuilder::new();
     let embedded = CredentialSource::Embedded(sample::serve(&builder).unwrap());
     let credentials = Credentials::new(embedded, CredentialLimits::default());
-    let drained = CancellationToken::new().drop_guard();
-    (
-        TicketApi::new(Helpdesk::new(credentials, None, BlockingJobs::new(4), drained).unwrap()),
-        builder,
-    )
+    let helpdesk = Helpdesk::new(credentials, None, BlockingJobs::new(4), &builder).unwrap();
+    (TicketApi::new(helpdesk), builder)
 }
 
 async fn search(service: &TicketApi, tenant: &str, request: SearchRequest) -> SearchResponse {

@@ -12,6 +12,7 @@ use axum::{Json, Router, extract::ConnectInfo, routing};
 use drawbridge_proto::tickets::v1::{
     GetRequest, GetResponse, SearchRequest, ticket_service_server::TicketService as _,
 };
+use drawbridge_sdk::ServiceBuilder;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -20,7 +21,9 @@ use wiremock::{
     matchers::{any, header, query_param},
 };
 
-use super::harness::{TOKEN, get, helpdesk, ok, request_of_bob, serve, service, with_timeout};
+use super::harness::{
+    TOKEN, get, helpdesk, ok, request_of_bob, serve, service, service_of, with_timeout,
+};
 
 /// A text in helpdesk errors that callers must not see.
 const SECRET: &str = "stack trace of the helpdesk";
@@ -320,4 +323,27 @@ async fn calls_share_connections() {
         service.search(request_of_bob(SearchRequest::default())).await.unwrap();
     }
     assert_eq!(ports.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_readiness_notes_that_the_helpdesk_does_not_answer_until_it_does() {
+    let builder = ServiceBuilder::new();
+    let note = || builder.readiness().notes().get("helpdesk").cloned();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let service = service_of(&builder, &format!("http://{}", socket.local_addr().unwrap()));
+    let search = async || service.search(request_of_bob(SearchRequest::default())).await;
+    for _ in 0..4 {
+        assert_eq!(note(), None, "a few failures are no outage");
+        assert_eq!(search().await.unwrap_err().code(), Code::Unavailable);
+    }
+    assert_eq!(note().as_deref(), Some("requests are not answered"));
+    let routes =
+        Router::new().route("/api/v1/tickets/search", routing::get(async || Json(json!([]))));
+    let listener = socket.listen(16).unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    while search().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(note(), None);
 }
