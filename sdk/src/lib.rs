@@ -35,12 +35,12 @@ pub use drawbridge_credentials as credentials;
 /// The messages of the public contract: progress, results, questions to the client.
 pub use drawbridge_proto::mcp::v1 as mcp;
 pub use drawbridge_runtime::{
-    Address, Admin, BindError, BlockingError, BlockingJob, BlockingJobs, CallInFlight, Cancellation,
-    Condition, DrainConfig, Effect, GrpcUrl, HandshakeLimits, Listen, REQUEST_ID, Readiness, RequestId,
-    RunningService, ServiceArgs, ServiceBuilder, ServiceTasks, ShutdownSignals, SocketPath, Telemetry,
-    TelemetryConfig, backoff, error_chain, is_invisible, is_loopback, length_prefixed, metric,
-    metric_table, parse_args, parse_defaults, private_files, run_main, run_service,
-    serve_until_signal,
+    Address, Admin, BindError, BlockingError, BlockingJob, BlockingJobs, CallInFlight,
+    Cancellation, Condition, DrainConfig, Effect, GrpcUrl, HandshakeLimits, Listen, REQUEST_ID,
+    Readiness, RequestId, RunningService, ServiceArgs, ServiceBuilder, ServiceTasks,
+    ShutdownSignals, SocketPath, Telemetry, TelemetryConfig, backoff, error_chain, is_invisible,
+    is_loopback, length_prefixed, metric, metric_table, parse_args, parse_defaults, private_files,
+    run_main, run_service, serve_until_signal,
 };
 pub use drawbridge_transport::{
     BalancedChannel, CallContext, ChannelError, GrpcServer, GrpcService, MtlsConfig, MtlsError,

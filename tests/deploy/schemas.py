@@ -55,7 +55,7 @@ def custom(file: pathlib.Path, folder: pathlib.Path) -> None:
 
 def main() -> None:
     folder, source, *definitions = map(pathlib.Path, sys.argv[1:])
-    for version in sorted(source.glob("v*-local-strict")):
+    for version in source.glob("v1.*-local-strict"):
         kubernetes(version, folder / version.name.removesuffix("-local-strict"))
     (folder / "crds").mkdir()
     for file in definitions:

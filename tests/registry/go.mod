@@ -1,4 +1,4 @@
-module drawbridge/tests/registry
+module drawbridge.test/registry
 
 go 1.25.0
 

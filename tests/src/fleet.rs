@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use drawbridge_mesh::{
@@ -46,6 +46,8 @@ const EDGE: &str = "edge";
 const AUTH: &str = "auth";
 const AUTH_ADMIN: &str = "auth-admin";
 
+/// The time limit of a revocation, on a busy machine too.
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than the balancer takes to notice that a replica is not ready.
 const DRAIN_DELAY_MS: &str = "1000";
 
@@ -99,7 +101,7 @@ impl Fleet {
     pub async fn start(program: impl Fn(&str) -> PathBuf, sizes: Sizes, auths: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let binaries = Binaries { vault: Some(bao()), ..Binaries::find() };
-        let dependencies = Dependencies::start(&binaries).await;
+        let dependencies = Box::pin(Dependencies::start(&binaries)).await;
         let dependencies = dependencies.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         dependencies.migrate().await.unwrap_or_else(|error| panic!("{error:?}"));
         let ports = BalancerPorts::reserve(&[EDGE, AUTH, AUTH_ADMIN]);
@@ -133,7 +135,7 @@ impl Fleet {
             balancer.wait_for(&replica.name).await;
         }
         let vault = dependencies.mesh_vault().expect("a Vault");
-        vault.bootstrap(keys_url).await.unwrap_or_else(|error| panic!("{error:?}"));
+        Box::pin(vault.bootstrap(keys_url)).await.unwrap_or_else(|error| panic!("{error:?}"));
         let folder = Some(folder);
         let mut fleet = Self {
             auth,
@@ -188,21 +190,31 @@ impl Fleet {
         load::outcome(client.try_call_tool("code_list_files", json!({})).await)
     }
 
-    /// Revokes the token with this id at the auth that the balancer selects.
+    /// Revokes the token with this id at the auth that the balancer selects; again, while it is
+    /// unavailable.
     pub async fn revoke(&self, token_id: &str) {
         let program = json!({ "sub": "platform", "client_id": "platform", "groups": ["platform"] });
         let own = callers::token(&self.issuer, INTERNAL_AUDIENCE, &program);
-        let which = Some(Which::TokenId(token_id.to_owned()));
-        let tokens = pb::TokenSet { issuer: self.issuer.name().to_owned(), which };
-        let request = pb::RevokeRequest { subject_token: own, tokens: Some(tokens) };
         let peers = self.authority.issue(WORKLOAD).expect("a certificate");
         let peers = Peers::open(&peers).expect("a certificate");
-        let channel = peers.connect(&self.auth_url, AUTH, None).expect("a channel");
-        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-        let mut auth = AuthServiceClient::new(channel);
-        let answer = auth.revoke(context.outgoing(request)).await.expect("an answer");
-        let outcome = answer.into_inner().outcome;
-        assert!(matches!(outcome, Some(RevokeOutcome::Revoked(_))), "{outcome:?}");
+        let began = Instant::now();
+        loop {
+            let which = Some(Which::TokenId(token_id.to_owned()));
+            let tokens = pb::TokenSet { issuer: self.issuer.name().to_owned(), which };
+            let request = pb::RevokeRequest { subject_token: own.clone(), tokens: Some(tokens) };
+            let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+            let channel = peers.connect(&self.auth_url, AUTH, None).expect("a channel");
+            let mut auth = AuthServiceClient::new(channel);
+            match auth.revoke(context.outgoing(request)).await {
+                Ok(answer) => {
+                    let outcome = answer.into_inner().outcome;
+                    assert!(matches!(outcome, Some(RevokeOutcome::Revoked(_))), "{outcome:?}");
+                    return;
+                }
+                Err(status) => assert!(began.elapsed() < REVOKE_TIMEOUT, "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// How many of these calls each edge answered, by its access log.

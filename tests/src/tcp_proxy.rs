@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -31,7 +31,7 @@ pub enum UpstreamState {
 /// with its runtime.
 #[derive(Clone, Debug)]
 pub struct TcpProxy {
-    address: SocketAddr,
+    url: Url,
     upstreams: Arc<[Upstream]>,
     connections: Arc<AtomicUsize>,
 }
@@ -46,20 +46,21 @@ impl TcpProxy {
     /// Starts a proxy on a free port, in front of these URLs.
     pub async fn start(upstreams: &[&Url]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let mut url = upstreams[0].clone();
+        url.set_port(Some(listener.local_addr().expect("an address").port())).expect("a port");
         let upstream = |url: &&Url| Upstream {
             address: url.socket_addrs(|| None).expect("an address")[0],
             state: watch::Sender::new(UpstreamState::Up),
         };
         let upstreams = upstreams.iter().map(upstream).collect();
-        let proxy = Self { address, upstreams, connections: Arc::default() };
+        let proxy = Self { url, upstreams, connections: Arc::default() };
         tokio::spawn(proxy.clone().accept(listener));
         proxy
     }
 
-    /// Its URL for gRPC in plaintext.
+    /// The URL of its first upstream, through the proxy.
     pub fn url(&self) -> Url {
-        format!("http://{}", self.address).parse().expect("a URL")
+        self.url.clone()
     }
 
     /// Changes the state of an upstream, by its place in the list.
@@ -86,22 +87,43 @@ impl TcpProxy {
 }
 
 impl Upstream {
-    async fn pass(&self, mut client: TcpStream) -> std::io::Result<()> {
+    async fn pass(&self, client: TcpStream) -> std::io::Result<()> {
+        let passing = async {
+            self.wait_for(UpstreamState::Up).await;
+            let server = TcpStream::connect(self.address).await?;
+            let ((from_client, to_client), (from_server, to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::select! {
+                copied = self.copy(from_client, to_server) => copied,
+                copied = self.copy(from_server, to_client) => copied,
+            }
+        };
+        tokio::select! {
+            passed = passing => passed,
+            () = self.wait_for(UpstreamState::Down) => Ok(()),
+        }
+    }
+
+    async fn wait_for(&self, wanted: UpstreamState) {
         let mut state = self.state.subscribe();
-        let mut server = None;
+        // The sender lives as long as `self`.
+        let _ = state.wait_for(|state| *state == wanted).await;
+    }
+
+    /// Copies what arrives while the upstream is up, until one side closes.
+    async fn copy(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+    ) -> std::io::Result<()> {
+        let mut buffer = vec![0; 16 * 1024];
         loop {
-            let now = *state.borrow_and_update();
-            if now == UpstreamState::Up && server.is_none() {
-                server = Some(TcpStream::connect(self.address).await?);
+            let read = from.read(&mut buffer).await?;
+            self.wait_for(UpstreamState::Up).await;
+            if read == 0 {
+                return Ok(());
             }
-            match (now, &mut server) {
-                (UpstreamState::Down, _) => return Ok(()),
-                (UpstreamState::Up, Some(server)) => tokio::select! {
-                    copied = copy_bidirectional(&mut client, server) => return copied.map(drop),
-                    _ = state.changed() => {}
-                },
-                _ => drop(state.changed().await),
-            }
+            to.write_all(&buffer[..read]).await?;
         }
     }
 }

@@ -10,13 +10,13 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use url::Url;
 
+use self::replicas::Origin;
 pub use self::{
     balanced::BalancedChannel,
     documents::{ReplicaDocument, ReplicaDocuments},
     replica::{Replica, ReplicaChannel, ReplicaFollower},
     replicas::ReplicaCounts,
 };
-use self::replicas::Origin;
 use crate::{
     metrics::CLIENT_HANDSHAKES_FAILED,
     mtls::{Connector, MtlsError, Peers, handshake_failure},
@@ -28,6 +28,7 @@ mod documents;
 mod peers;
 mod replica;
 mod replicas;
+mod send;
 mod status_headers;
 #[cfg(test)]
 mod tests;

@@ -211,7 +211,7 @@ async fn report_health(
     let mut health = health;
     health.clear_service_status("").await;
     health.clear_service_status(service_name).await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn check_descriptors(descriptors: &[u8], service_name: &str) -> Result<(), String> {

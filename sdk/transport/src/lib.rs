@@ -16,8 +16,8 @@ pub use self::{
     call::{CallContext, TXN_TOKEN, client_span, end_client_span, with_transaction_token},
     call_log::LoggedCaller,
     channel::{
-        BalancedChannel, ChannelError, Replica, ReplicaChannel, ReplicaCounts,
-        ReplicaDocument, ReplicaDocuments, ReplicaFollower, connect,
+        BalancedChannel, ChannelError, Replica, ReplicaChannel, ReplicaCounts, ReplicaDocument,
+        ReplicaDocuments, ReplicaFollower, connect,
     },
     grpc::{GrpcServer, GrpcService, Peer},
     metrics::METRICS,

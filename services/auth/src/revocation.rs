@@ -3,7 +3,10 @@
 use std::{
     io, mem,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -87,6 +90,9 @@ pub(crate) struct Revocations {
     summary: watch::Sender<RevocationSummary>,
     /// Whether the list can be read.
     readable: watch::Sender<bool>,
+    /// Whether this replica has changed the shared list since it was read. If Redis loses the
+    /// change, the version is again the one that was read.
+    is_changed: AtomicBool,
 }
 
 impl Revocations {
@@ -111,6 +117,7 @@ impl Revocations {
             polled_at: RwLock::default(),
             summary: watch::Sender::default(),
             readable: watch::Sender::new(redis_url.is_none()),
+            is_changed: AtomicBool::new(false),
             file,
         };
         revocations.add(&revoked.unwrap_or_default());
@@ -158,6 +165,7 @@ impl Revocations {
         let at = now();
         if let Some(shared) = &self.shared {
             shared.add([(&tokens, at)]).await?;
+            self.is_changed.store(true, Ordering::Relaxed);
         }
         self.add(&[(tokens, at)]);
         if let Some(file) = &self.file {
@@ -233,7 +241,7 @@ impl Revocations {
         known: &mut Option<u64>,
     ) -> Result<(), RedisError> {
         let version = shared.version().await?;
-        if *known != Some(version) {
+        if self.is_changed.swap(false, Ordering::Relaxed) || *known != Some(version) {
             let found = shared.read(oldest()).await?;
             self.add(&found);
             let missing = self.missing_in(&found);

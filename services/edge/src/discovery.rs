@@ -228,8 +228,7 @@ impl Discovery {
         namespace: &Namespace,
         channel: &BalancedChannel,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let condition =
-            self.readiness.condition(format!("service:{namespace}"), Effect::Degrading);
+        let condition = self.readiness.condition(format!("service:{namespace}"), Effect::Degrading);
         let replicas = channel.counts();
         let check = move || {
             let is_live = replicas.borrow().live > 0;

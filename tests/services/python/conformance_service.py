@@ -384,6 +384,8 @@ async def main(settings, fixed):
 parser = argparse.ArgumentParser()
 for option in ("listen", "admin-listen", "auth-jwks-url"):
     parser.add_argument(f"--{option}", required=True)
+# `serving` does not delay its end.
+parser.add_argument("--drain-delay-ms", type=int, default=0)
 parser.add_argument("--fixed-contract", action="store_true")
 given = vars(parser.parse_args())
 fixed_contract = given.pop("fixed_contract")

@@ -16,6 +16,10 @@ use crate::{Client, Reply};
 /// How long a client waits for a response. No scenario takes as long as a call that the mesh lost.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client keeps an idle connection open. The edge closes it after `--idle-timeout-ms`,
+/// 30 seconds, and a request that is sent at that moment would be lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -157,8 +161,9 @@ impl Connections {
     fn new(url: &Url) -> Self {
         let builder =
             || reqwest::Client::builder().timeout(CALL_TIMEOUT).retry(reqwest::retry::never());
-        let kinds = [builder(), builder().pool_max_idle_per_host(0)]
-            .map(|builder| builder.build().expect("a client"));
+        let kinds =
+            [builder().pool_idle_timeout(IDLE_TIMEOUT), builder().pool_max_idle_per_host(0)]
+                .map(|builder| builder.build().expect("a client"));
         Self { url: url.clone(), kinds }
     }
 

@@ -74,7 +74,8 @@ async fn an_edge_without_any_contract_is_out_and_without_one_tool_service_only_d
     let edge = mesh.edge(&[("test", &url)], |_| {}).await;
     let readiness = edge.hosted.running.readiness();
     until_out(&readiness, "catalog: no contract of a tool service has been read yet").await;
-    let service = Conformance { mtls: mesh.mtls_server("test"), ..Conformance::default() };
+    let mut service = Conformance::default();
+    service.mtls = mesh.mtls_server("test");
     let start = async || {
         let (service, keys) = (service.clone(), mesh.transaction_keys());
         HostedService::start("test", &TelemetryConfig::default(), move |telemetry| async move {
@@ -202,6 +203,7 @@ async fn invoices_is_out_without_postgresql_also_for_grpc_health_and_degraded_wi
     until_out(&readiness, "database: cannot be reached").await;
     assert_eq!(health().await, ServingStatus::NotServing);
     path.open(postgres.port).await;
+    until("the database", || readiness.reason().is_none()).await;
     until_degraded(&readiness, "vault", "cannot be reached").await;
     let serving = async {
         while health().await != ServingStatus::Serving {

@@ -36,7 +36,7 @@ impl World {
     async fn start(sizes: Sizes, auths: usize) -> Self {
         let alone = ONE_AT_A_TIME.lock().await;
         let began = Instant::now();
-        let fleet = Fleet::start(program, sizes, auths).await;
+        let fleet = Box::pin(Fleet::start(program, sizes, auths)).await;
         print(&format!("{} replicas are ready after {:.1} s", running(&fleet), seconds(began)));
         Self { fleet, is_long: is_long(), _alone: alone }
     }

@@ -22,13 +22,13 @@ const RESPONSE_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("cannot probe {url}: only http is supported, with a host")]
-    Url { url: Url },
+    Url { url: String },
     #[error("cannot resolve the host of {url}")]
-    Resolve { url: Url, source: io::Error },
+    Resolve { url: String, source: io::Error },
     #[error("cannot reach {address} for {url}")]
-    Unreachable { url: Url, address: SocketAddr, source: io::Error },
+    Unreachable { url: String, address: SocketAddr, source: io::Error },
     #[error("{address} answers {url} with {status}: {body}")]
-    Refused { url: Url, address: SocketAddr, status: String, body: String },
+    Refused { url: String, address: SocketAddr, status: String, body: String },
 }
 
 /// Adds the command to those of a service. Options that the service requires are not required for
@@ -55,21 +55,21 @@ pub(super) fn run(matches: &ArgMatches) -> Option<Result<(), ProbeError>> {
 
 fn probe_url(url: &Url) -> Result<(), ProbeError> {
     if url.scheme() != "http" || !url.has_host() {
-        return Err(ProbeError::Url { url: url.clone() });
+        return Err(ProbeError::Url { url: url.to_string() });
     }
     let addresses = url
         .socket_addrs(|| None)
-        .map_err(|source| ProbeError::Resolve { url: url.clone(), source })?;
+        .map_err(|source| ProbeError::Resolve { url: url.to_string(), source })?;
     addresses.into_iter().try_for_each(|address| {
         let (status, body) = request(url, address).map_err(|source| ProbeError::Unreachable {
-            url: url.clone(),
+            url: url.to_string(),
             address,
             source,
         })?;
         if status.starts_with("200 ") || status == "200" {
             return Ok(());
         }
-        Err(ProbeError::Refused { url: url.clone(), address, status, body })
+        Err(ProbeError::Refused { url: url.to_string(), address, status, body })
     })
 }
 

@@ -5,19 +5,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, Uri, uri::PathAndQuery};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http::{Request, Response};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status, body::Body};
+use tonic::{Status, body::Body};
 use url::Url;
 
 use super::{
-    ChannelError, RESPONSE_HEADERS_BYTES_MAX, ReplicaCounts,
-    replica::Follow,
-    replicas::{self, Connection, Origin, Replicas},
-    status_headers,
+    ChannelError, ReplicaCounts,
+    replica::{Follow, resolve_and_connect},
+    replicas::{Origin, Replicas},
+    send::{absolute, connection_error, received},
 };
 use crate::mtls::{Connector, Peers};
 
@@ -67,7 +65,7 @@ impl BalancedChannel {
         let resolving = origins
             .into_iter()
             .map(|(origin, connector)| {
-                replicas::resolve_and_connect(&replicas, origin, connector, follow.clone())
+                resolve_and_connect(&replicas, origin, connector, follow.clone())
             })
             .collect();
         Ok(Self { replicas, _resolving: resolving })
@@ -114,75 +112,4 @@ impl tower::Service<Request<Body>> for BalancedChannel {
         // The call holds the channel, and so its connection attempts, until it is sent.
         Box::pin(self.clone().send(request))
     }
-}
-
-/// Sends a call over one connection.
-pub(super) async fn send_to(
-    mut connection: Connection,
-    mut request: Request<Body>,
-) -> Result<Response<Body>, Status> {
-    *request.uri_mut() = absolute(request.uri(), connection.origin())?;
-    let response = connection.sender.send_request(request).await.map_err(connection_error)?;
-    Ok(received(response, connection))
-}
-
-/// The call counts as in flight until the last byte of its response is read.
-fn received(mut response: Response<Incoming>, connection: Connection) -> Response<Body> {
-    status_headers::sanitize(response.headers_mut());
-    response.map(|body| {
-        let body = body.map_frame(move |mut frame| {
-            let _in_flight = &connection;
-            if let Some(trailers) = frame.trailers_mut() {
-                status_headers::sanitize(trailers);
-            }
-            frame
-        });
-        Body::new(body.map_err(unreadable_or))
-    })
-}
-
-fn absolute(uri: &Uri, origin: &Uri) -> Result<Uri, Status> {
-    let mut parts = origin.clone().into_parts();
-    parts.path_and_query =
-        Some(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-    Uri::from_parts(parts).map_err(|_| Status::internal("the path of a call is invalid"))
-}
-
-/// Whether this side aborted the call or the connection because of what the service sent. A retry
-/// would fail the same way.
-fn is_unreadable(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            let too_large =
-                error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-            return error.is_library() && (error.is_reset() || too_large);
-        }
-        source = cause.source();
-    }
-    false
-}
-
-fn unreadable() -> Status {
-    Status::internal(format!(
-        "the service's response is not HTTP/2, or has more than {RESPONSE_HEADERS_BYTES_MAX} bytes \
-         of headers"
-    ))
-}
-
-fn unreadable_or(error: hyper::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    if is_unreadable(&error) { unreadable().into() } else { error.into() }
-}
-
-/// The status of a call whose connection broke.
-fn connection_error(error: hyper::Error) -> Status {
-    if is_unreadable(&error) {
-        return unreadable();
-    }
-    let lost = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
-    let status = Status::from_error(Box::new(error));
-    if lost || status.code() == Code::Unknown {
-        return Status::unavailable("the connection to the service broke");
-    }
-    status
 }

@@ -1,30 +1,36 @@
 //! One replica of a service: its connection, and whether it gets calls.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 
 use super::{
-    HandshakeReporter, balanced,
+    HandshakeReporter,
     replicas::{
         self, Connection, ConnectionTasks, OpenConnection, Origin, PendingAttempt, Replicas,
     },
+    send::send_to,
 };
 use crate::mtls::Connector;
 use drawbridge_runtime::{
     Address,
     backoff::{RECONNECT_DELAY_MAX, ReconnectDelays},
 };
+
+/// How often a host name is resolved again.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Decides which connected replicas get calls.
 #[derive(Clone, Debug, Default)]
@@ -132,21 +138,54 @@ impl tower::Service<Request<Body>> for ReplicaChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(balanced::send_to(self.0.clone(), request))
+        Box::pin(send_to(self.0.clone(), request))
     }
 }
 
+/// Resolves a host name periodically, and stays connected to every address.
+pub(super) fn resolve_and_connect(
+    pool: &Arc<Replicas>,
+    origin: Origin,
+    connector: Connector,
+    follow: Follow,
+) -> AbortOnDropHandle<Infallible> {
+    let (pool, origin) = (Arc::clone(pool), Arc::new(origin));
+    let first = pool.pending();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut first = Some(first);
+        let mut connecting: HashMap<Address, AbortOnDropHandle<Infallible>> = HashMap::new();
+        loop {
+            // When a name cannot be resolved, its previous addresses stay in use.
+            match replicas::resolve(&origin).await {
+                Ok(addresses) => {
+                    connecting.retain(|address, _| addresses.contains(address));
+                    for address in addresses {
+                        connecting.entry(address.clone()).or_insert_with(|| {
+                            let (replicas, origin) = (Arc::clone(&pool), Arc::clone(&origin));
+                            let (connector, follow) = (connector.clone(), follow.clone());
+                            Upkeep { replicas, origin, address, connector, follow }.spawn()
+                        });
+                    }
+                }
+                Err(error) => tracing::debug!(host = origin.host, %error, "cannot resolve"),
+            }
+            drop(first.take());
+            sleep(RESOLVE_INTERVAL).await;
+        }
+    }))
+}
+
 /// Stays connected to one address.
-pub(super) struct Upkeep {
-    pub(super) replicas: Arc<Replicas>,
-    pub(super) origin: Arc<Origin>,
-    pub(super) address: Address,
-    pub(super) connector: Connector,
-    pub(super) follow: Follow,
+struct Upkeep {
+    replicas: Arc<Replicas>,
+    origin: Arc<Origin>,
+    address: Address,
+    connector: Connector,
+    follow: Follow,
 }
 
 impl Upkeep {
-    pub(super) fn spawn(self) -> AbortOnDropHandle<Infallible> {
+    fn spawn(self) -> AbortOnDropHandle<Infallible> {
         let (pending, known) = (self.replicas.pending(), self.replicas.known());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let _known = known;

@@ -1,9 +1,7 @@
-//! Maintains connections to all replicas of a service.
+//! The connections to the replicas of a service, and the choice of one for a call.
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
-    convert::Infallible,
     io, mem,
     sync::{
         Arc,
@@ -18,24 +16,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpStream, lookup_host},
     sync::watch,
-    time::{sleep, timeout},
+    time::timeout,
 };
-use tokio_util::{either::Either, sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::body::Body;
 use url::Url;
 
-use super::{
-    CONNECT_TIMEOUT, ChannelError, KEEP_ALIVE_INTERVAL, RESPONSE_HEADERS_BYTES_MAX,
-    replica::{Follow, Upkeep},
-};
+use super::{CONNECT_TIMEOUT, ChannelError, KEEP_ALIVE_INTERVAL, RESPONSE_HEADERS_BYTES_MAX};
 use crate::mtls::{Connector, MaybeTls};
 use drawbridge_runtime::{
     Address,
     socket::{self, SocketPath},
 };
 
-/// How often a host name is resolved again.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most replicas that are used behind one host name.
 const REPLICAS_MAX: usize = 64;
@@ -267,39 +260,6 @@ impl Drop for OpenConnection {
         let is_other = |connection: &Connection| !Arc::ptr_eq(&connection.shares, &self.shares);
         self.replicas.update(|state| state.open.retain(is_other));
     }
-}
-
-/// Resolves a host name periodically, and stays connected to every address.
-pub(super) fn resolve_and_connect(
-    replicas: &Arc<Replicas>,
-    origin: Origin,
-    connector: Connector,
-    follow: Follow,
-) -> AbortOnDropHandle<Infallible> {
-    let (replicas, origin) = (Arc::clone(replicas), Arc::new(origin));
-    let first = replicas.pending();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut first = Some(first);
-        let mut connecting: HashMap<Address, AbortOnDropHandle<Infallible>> = HashMap::new();
-        loop {
-            // When a name cannot be resolved, its previous addresses stay in use.
-            match resolve(&origin).await {
-                Ok(addresses) => {
-                    connecting.retain(|address, _| addresses.contains(address));
-                    for address in addresses {
-                        connecting.entry(address.clone()).or_insert_with(|| {
-                            let (replicas, origin) = (Arc::clone(&replicas), Arc::clone(&origin));
-                            let (connector, follow) = (connector.clone(), follow.clone());
-                            Upkeep { replicas, origin, address, connector, follow }.spawn()
-                        });
-                    }
-                }
-                Err(error) => tracing::debug!(host = origin.host, %error, "cannot resolve"),
-            }
-            drop(first.take());
-            sleep(RESOLVE_INTERVAL).await;
-        }
-    }))
 }
 
 pub(super) async fn resolve(origin: &Origin) -> io::Result<Vec<Address>> {

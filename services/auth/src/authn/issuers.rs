@@ -153,7 +153,7 @@ impl Issuers {
         join_all(probes).await
     }
 
-    /// Whether some issuer's tokens can be verified. Without, auth lets nobody in.
+    /// Whether the tokens of any issuer can be verified. Without, auth rejects every caller.
     pub(crate) fn is_usable(&self) -> bool {
         self.all.load().iter().any(|issuer| issuer.keys.as_ref().is_none_or(Jwks::is_usable))
     }

@@ -10,8 +10,9 @@ use std::{
     },
 };
 
-use crate::metrics::DECISION_LOG_ERRORS;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::metrics::DECISION_LOG_ERRORS;
 
 const PREFIX: &str = "decisions.";
 const SUFFIX: &str = ".jsonl";

@@ -40,7 +40,7 @@ pub(super) struct OwnKeys {
     pub(super) held: Vec<String>,
 }
 
-/// What a replica without peers, or with them, may do.
+/// What this replica does with keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// It fetches the keys of its peers, and they fetch its own.

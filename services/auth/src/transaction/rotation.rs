@@ -26,7 +26,8 @@ pub struct KeyTiming {
     pub poll_interval: Duration,
     /// Time between two polls while a key waits for its confirmation by the peers.
     pub confirm_interval: Duration,
-    /// How long a key waits for peers that are silent, beyond its time of publication.
+    /// How long a key waits for peers that are silent, or do not find this replica, beyond its time
+    /// of publication: longer than name servers cache the addresses of a service.
     pub confirm_timeout: Duration,
     /// A replica that has not polled for so long was suspended: its peers may have withdrawn its
     /// key, so it signs nothing until it has polled them.
@@ -41,7 +42,7 @@ impl Default for KeyTiming {
             grace: Duration::from_secs(30),
             poll_interval: Duration::from_secs(5),
             confirm_interval: Duration::from_millis(500),
-            confirm_timeout: Duration::from_secs(30),
+            confirm_timeout: Duration::from_secs(45),
             stall_max: Duration::from_secs(20),
         }
     }

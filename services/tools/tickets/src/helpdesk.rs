@@ -159,16 +159,14 @@ impl Helpdesk {
     /// Notes in the service's readiness whether helpdesks answer. Some failures of one may concern
     /// one company only, so they change nothing else.
     fn record(&self, sent: Result<(), &TicketError>) {
-        match sent {
-            Err(TicketError::Unreachable | TicketError::Unavailable { .. }) => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MAX {
-                    self.answering.set(Err("requests are not answered".to_owned()));
-                }
-            }
-            _ if self.unanswered.swap(0, Ordering::Relaxed) >= UNANSWERED_MAX => {
+        let unanswered =
+            matches!(sent, Err(TicketError::Unreachable | TicketError::Unavailable { .. }));
+        if !unanswered {
+            if self.unanswered.swap(0, Ordering::Relaxed) >= UNANSWERED_MAX {
                 self.answering.set(Ok(()));
             }
-            _ => {}
+        } else if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MAX {
+            self.answering.set(Err("requests are not answered".to_owned()));
         }
     }
 

@@ -199,7 +199,9 @@ async fn a_replica_decides_nothing_until_its_peers_answer_or_have_been_silent_fo
     let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent: Url =
         format!("http://{}", hanging.local_addr().expect("an address")).parse().expect("a URL");
-    let auth = mesh.auth(|config| with_peers(config, &[&silent], FAST));
+    // Longer than one poll of such a peer.
+    let timing = KeyTiming { confirm_timeout: Duration::from_secs(5), ..FAST };
+    let auth = mesh.auth(|config| with_peers(config, &[&silent], timing));
     let own = own(&mesh, "alice").await;
     let running = auth.start().await;
     let admin = running.running.admin;
@@ -286,7 +288,13 @@ async fn only_replicas_with_the_identity_of_auth_add_keys() {
 
 #[tokio::test]
 async fn a_token_is_active_at_every_replica_unknown_after_a_restart_and_revoked_by_what_it_names() {
-    let mesh = TestMesh::start().await;
+    let mesh = TestMesh::with(|config| {
+        std::fs::remove_file(config.policies.join("tenants.cedar")).expect("a removable file");
+        let policy =
+            "@id(\"all-code\")\npermit (principal, action, resource in Service::\"code\");\n";
+        std::fs::write(config.policies.join("all-code.cedar"), policy).expect("a file");
+    })
+    .await;
     let [one, two] = replicas(&mesh, FAST);
     let (first, second) = tokio::join!(ready(&one), ready(&two));
     let (alice, bob) = (own(&mesh, "alice").await, own(&mesh, "bob").await);

