@@ -24,8 +24,9 @@ use url::Url;
 
 pub use self::{
     balancer::Balancer,
+    call::{Call, Outcome},
     callers::Caller,
-    load::{Call, Load, Outcome},
+    load::Load,
     replica::Replica,
     report::Report,
 };
@@ -36,6 +37,7 @@ use self::{
 use crate::{Client, REPLICA_SECRET, TestIssuer, bao, repository};
 
 mod balancer;
+mod call;
 mod callers;
 mod load;
 mod replica;
@@ -187,7 +189,7 @@ impl Fleet {
 
     /// What becomes of an engineer's search with this client.
     pub async fn search(client: &Client) -> Outcome {
-        load::outcome(client.try_call_tool("code_list_files", json!({})).await)
+        call::outcome(client.try_call_tool("code_list_files", json!({})).await)
     }
 
     /// Revokes the token with this id at the auth that the balancer selects; again, while it is

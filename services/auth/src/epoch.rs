@@ -3,9 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use drawbridge_proto::auth::v1::WatchResponse;
-use drawbridge_runtime::length_prefixed;
 use futures::stream::{once, select};
-use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
@@ -19,6 +17,7 @@ use tonic::Status;
 
 use crate::{
     authn::Issuers,
+    digest::number,
     policy::PolicyStore,
     revocation::{RevocationSummary, Revocations},
 };
@@ -52,21 +51,6 @@ impl DecisionInputs {
             &revocations.to_be_bytes(),
         ])
     }
-}
-
-/// A digest of a list of parts.
-pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    for part in parts {
-        length_prefixed(part, |bytes| digest.update(bytes));
-    }
-    digest.finalize().into()
-}
-
-/// A digest of a list of parts as a number. Never zero, which stands for no epoch.
-pub(crate) fn number(parts: &[&[u8]]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = digest(parts);
-    u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
 }
 
 /// The epoch in which decisions are made. It ends when policies, issuers, their keys or revocations

@@ -40,6 +40,7 @@ pub use crate::{
 mod api;
 mod authn;
 pub mod decision_log;
+mod digest;
 mod epoch;
 mod metrics;
 pub mod policy;
@@ -186,7 +187,7 @@ impl Config {
         let mut parts = vec![env!("CARGO_PKG_VERSION"), &self.internal_audience];
         parts.extend(self.audience.iter().map(String::as_str));
         let parts: Vec<_> = parts.into_iter().map(str::as_bytes).collect();
-        epoch::digest(&parts)
+        digest::digest(&parts)
     }
 }
 

@@ -15,7 +15,7 @@ use jsonwebtoken::encode;
 
 use crate::{Identity, authn::AccessToken};
 
-pub use self::rotation::KeyTiming;
+pub use self::timing::KeyTiming;
 pub(crate) use self::{keyring::Keyring, peers::KeyPeers, subject_token::SubjectToken};
 
 mod keyring;
@@ -25,6 +25,7 @@ mod rotation;
 mod subject_token;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 /// How long verifiers may cache the keys.
 const KEYS_MAX_AGE: Duration = Duration::from_secs(60);

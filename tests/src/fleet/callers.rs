@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use crate::TestIssuer;
 
 /// The audience of tokens for auth itself.
-pub const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
+pub(super) const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
 
 /// A caller of one tool with its token.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::load::{Call, Outcome};
+use super::call::{Call, Outcome};
 
 /// What became of the calls of a load, or of a part of it.
 #[derive(Clone, Debug, Default)]

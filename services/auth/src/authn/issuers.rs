@@ -26,7 +26,7 @@ use super::{
     seen::{SeenConfig, SeenTokens},
 };
 use crate::{
-    epoch,
+    digest,
     metrics::{ISSUERS_CURRENT, ISSUERS_RELOADS_FAILED},
 };
 
@@ -201,7 +201,7 @@ impl Issuers {
 fn digest(flags: Option<&IssuerFlags>, text: Option<&ConfigText>) -> [u8; 32] {
     let flags = format!("{flags:?}");
     let text = text.map(ConfigText::as_str).unwrap_or_default();
-    epoch::digest(&[flags.as_bytes(), text.as_bytes()])
+    digest::digest(&[flags.as_bytes(), text.as_bytes()])
 }
 
 /// The issuer as it was before, if nothing differs.

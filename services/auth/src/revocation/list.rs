@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
 
-use crate::{authn::AccessToken, epoch};
+use crate::{authn::AccessToken, digest};
 
 /// Revocations per issuer, by subject, client and token id, with their times in seconds since 1970.
 #[derive(Clone, Debug, Default)]
@@ -132,7 +132,7 @@ fn digest(issuer: &str, which: &Which, at: u64) -> u64 {
         Which::ClientId(client) => (b"c", client),
         Which::TokenId(id) => (b"t", id),
     };
-    epoch::number(&[issuer.as_bytes(), kind, name.as_bytes(), &at.to_be_bytes()])
+    digest::number(&[issuer.as_bytes(), kind, name.as_bytes(), &at.to_be_bytes()])
 }
 
 #[cfg(test)]

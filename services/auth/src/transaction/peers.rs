@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     keyring::{KEYS_MAX, Keyring},
-    publication::OWN_KEYS_PATH,
-    rotation::KeyTiming,
+    timing::KeyTiming,
 };
 use crate::metrics::{KEYS_UNCONFIRMED, PEER_KEYS_REFUSED, PEERS, PEERS_SILENT};
 
+/// Where a replica's own keys are.
+const OWN_KEYS_PATH: &str = "/.well-known/jwks.json?own";
 /// The most keys of one peer that are read: the previous, the signing and the next one, and as many
 /// again.
 const KEYS_PER_PEER_MAX: usize = 6;
@@ -59,12 +61,12 @@ struct Poll {
     held: Vec<HashSet<String>>,
     /// What is wrong with the others, by their addresses; those whose keys are refused, too.
     problems: BTreeMap<String, String>,
-    /// How many did not answer.
+    /// How many did not answer, although something may run there.
     silent: usize,
 }
 
 impl Poll {
-    /// Whether every peer answered and publishes this key.
+    /// Whether every peer that runs answered and publishes this key.
     fn confirms(&self, kid: &str) -> bool {
         let is_complete = self.completed_at.is_some() && self.silent == 0;
         is_complete && self.held.iter().all(|held| held.contains(kid))
@@ -198,13 +200,16 @@ impl KeyPeers {
         let mut poll = Poll { completed_at: Some(now), ..Poll::default() };
         PEERS.get().set(u32::try_from(answers.len()).unwrap_or(u32::MAX));
         for ReplicaDocument { replica, body } in answers {
+            // Nothing runs there: when it starts, it fetches all keys before it publishes any.
+            let is_absent =
+                body.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
             let answer = body
                 .map_err(|error| error_chain(&error))
                 .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
             match answer {
                 Ok(answer) => self.take(replica, answer, now, &mut poll),
                 Err(error) => {
-                    poll.silent += 1;
+                    poll.silent += usize::from(!is_absent);
                     poll.problems.insert(replica, error);
                 }
             }

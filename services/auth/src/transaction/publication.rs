@@ -21,8 +21,6 @@ use super::{
 };
 
 const KEYS_PATH: &str = "/.well-known/jwks.json";
-/// Where a replica's own keys are.
-pub(super) const OWN_KEYS_PATH: &str = "/.well-known/jwks.json?own";
 
 impl KeyPeers {
     /// Serves the keys (RFC 7517 section 5). With `own` in the query they are those of this replica

@@ -232,6 +232,20 @@ async fn a_replica_decides_nothing_until_its_peers_answer_or_have_been_silent_fo
     running.stop().await;
 }
 
+#[tokio::test]
+async fn no_key_waits_for_a_peer_that_does_not_run() {
+    let mesh = TestMesh::start().await;
+    // Longer than the test may take.
+    let timing = KeyTiming { confirm_timeout: Duration::from_secs(600), ..FAST };
+    let [one, _absent, _absent_too] = replicas(&mesh, timing);
+    let running = ready(&one).await;
+    assert!(kids(&one).await.contains(&kid(&mint(&one, &own(&mesh, "alice").await).await)));
+    for metric_at_rest in ["auth_keys_unconfirmed_total", "auth_peers_silent"] {
+        assert!(metric(&running, metric_at_rest).await == 0.0, "{metric_at_rest}");
+    }
+    running.stop().await;
+}
+
 /// Serves another key under the id that the replica asks for.
 async fn forger() -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -73,7 +73,14 @@ impl World {
         let url = format!("http://{}/metrics", self.edge.admin);
         let wanted = format!("edge_calls_running{{service=\"test\"}} {count}");
         let waiting = async {
-            while !reqwest::get(&url).await.unwrap().text().await.unwrap().contains(&wanted) {
+            while !reqwest::get(&url)
+                .await
+                .expect("metrics")
+                .text()
+                .await
+                .expect("metrics")
+                .contains(&wanted)
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
