@@ -34,10 +34,10 @@ const NAMED_OTHERWISE: [(&str, &str); 15] = [
     ("token", "DRAWBRIDGE_CLIENT_TOKEN"),
 ];
 /// The prefixes of options under each heading. Options without a heading may have any prefix.
-const HEADINGS: [(&str, &[&str]); 17] = [
+const HEADINGS: [(&str, &[&str]); 18] = [
     ("Tool service", &["listen", "admin-listen", "auth-"]),
     ("Telemetry", &["log", "otlp-", "admin-allowed-host"]),
-    ("Between services", &["mtls-", "allow-plaintext"]),
+    ("Between services", &["mtls-", "allow-plaintext", "peers"]),
     ("TLS handshakes", &["handshake"]),
     ("Caller", &["mesh", "auth-", "token", "issuer", "client-", "audience"]),
     ("Decision log", &["decision-log"]),
@@ -50,6 +50,7 @@ const HEADINGS: [(&str, &[&str]); 17] = [
     ("Revocation", &["seen-"]),
     ("Event streams", &["stream", "watches-"]),
     ("HTTP server", &["connections-", "idle-", "body-timeout", "send-"]),
+    ("Shutdown", &["drain-"]),
     ("Sign-in", &["mesh", "url", "user", "password", "client-id", "no-browser", "token"]),
     ("Options", &[]),
 ];
