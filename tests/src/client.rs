@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
@@ -27,9 +29,14 @@ pub struct Reply {
     pub json: Value,
 }
 
+/// How long an idle connection stays open: less than edges of the tests wait before they close one.
+/// A request that is sent at that moment would be lost, which is inherent to HTTP/1.1.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
+
 impl Client {
     pub(crate) fn new(url: Url, token: Option<String>) -> Self {
-        Self::with_http(reqwest::Client::new(), url, token)
+        let http = reqwest::Client::builder().pool_idle_timeout(IDLE_TIMEOUT).build();
+        Self::with_http(http.expect("a client"), url, token)
     }
 
     pub(crate) fn with_http(http: reqwest::Client, url: Url, token: Option<String>) -> Self {
