@@ -50,7 +50,14 @@ where
 {
     let telemetry = Telemetry::install(service, &args.telemetry)?;
     let mut signals = ShutdownSignals::listen();
-    let running = start(args.config, &telemetry).await.map_err(Into::into)?;
+    let running = tokio::select! {
+        started = start(args.config, &telemetry) => started.map_err(Into::into)?,
+        () = signals.next() => {
+            tracing::info!("ended by a signal before the service had started");
+            telemetry.flush().await;
+            return Ok(());
+        }
+    };
     tracing::info!(address = %running.address, admin = %running.admin, "serving");
     signals.next().await;
     tracing::info!("draining; a second signal ends the process at once");

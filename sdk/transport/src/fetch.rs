@@ -93,7 +93,8 @@ pub struct Fetcher {
 /// A response, whatever its status.
 #[derive(Debug)]
 pub struct Fetched {
-    url: Url,
+    /// The URL that answered.
+    pub url: Url,
     /// The HTTP status.
     pub status: StatusCode,
     /// The HTTP headers.

@@ -67,7 +67,7 @@ impl Epochs {
         *self.current.borrow()
     }
 
-    /// Notifies of each new number.
+    /// Notifies of each new period.
     pub(super) fn subscribe(&self) -> watch::Receiver<CurrentEpoch> {
         self.current.subscribe()
     }
@@ -85,13 +85,13 @@ impl Epochs {
         let until = live.announced.values().map(|(_, until)| *until).min();
         // Published under the lock, so that the last change is the one in effect.
         self.current.send_if_modified(|current| {
-            let is_new = current.number != number;
-            if is_new || is_lost {
+            let is_over = current.number != number || is_lost;
+            if is_over {
                 current.period.0 += 1;
             }
             current.number = number;
             current.valid_until = until.unwrap_or(current.valid_until);
-            is_new
+            is_over
         });
     }
 }
@@ -159,6 +159,22 @@ mod tests {
         drop(two);
         assert_eq!(epochs.current().number, NO_EPOCH);
         assert!(!epochs.current().is_valid(Instant::now()));
+    }
+
+    /// Otherwise a stream would outlive what a restarted auth no longer accepts.
+    #[test]
+    fn a_lost_replica_ends_the_period_though_the_number_returns() {
+        let epochs = Epochs::new();
+        let mut changes = epochs.subscribe();
+        let (one, two) = (epochs.join(), epochs.join());
+        one.announce(7, later());
+        two.announce(7, later());
+        let before = changes.borrow_and_update().period;
+        drop(one);
+        assert!(changes.has_changed().unwrap());
+        let now = *changes.borrow_and_update();
+        assert_eq!(now.number, 7);
+        assert_ne!(now.period, before);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     Allowed, Reauthorizer,
-    epochs::{CurrentEpoch, Epochs, NO_EPOCH},
+    epochs::{CurrentEpoch, Epochs, NO_EPOCH, Period},
 };
 use crate::refusal::Refusal;
 
@@ -30,11 +30,12 @@ pub(crate) struct StreamLease {
     /// All of these operations must be allowed.
     reauthorizers: Arc<[Reauthorizer]>,
     epochs: watch::Receiver<CurrentEpoch>,
-    /// The epoch of the last renewal.
-    renewed_in: u64,
+    /// The period of the last renewal: an epoch's number returns, for example when auth restarts,
+    /// though an issuer has withdrawn a key meanwhile. Absent: that of the decision was over.
+    renewed_in: Option<Period>,
     renew_at: Instant,
     /// The renewal in progress, and the epoch for which it began.
-    pending: Option<(u64, Renewal)>,
+    pending: Option<(CurrentEpoch, Renewal)>,
 }
 
 impl fmt::Debug for StreamLease {
@@ -64,10 +65,11 @@ impl StreamLease {
             || Epochs::new().subscribe(),
             |reauthorizer| reauthorizer.authorizer().decisions.subscribe(),
         );
+        let current = *epochs.borrow();
         Self {
             reauthorizers: reauthorizers.into(),
             epochs,
-            renewed_in: epoch,
+            renewed_in: (current.number == epoch).then_some(current.period),
             renew_at: timer_at(expires_at),
             pending: None,
         }
@@ -76,8 +78,8 @@ impl StreamLease {
     /// Whether the lease was renewed in the current epoch. Until it is, and while the epoch stream
     /// is lost, nothing is sent on the stream.
     pub(crate) fn is_current(&self) -> bool {
-        let epoch = self.epochs.borrow().number;
-        epoch != NO_EPOCH && epoch == self.renewed_in
+        let epoch = self.epochs.borrow();
+        epoch.number != NO_EPOCH && Some(epoch.period) == self.renewed_in
     }
 
     /// A reauthorizer of this stream's caller for the operation of another caller.
@@ -91,9 +93,9 @@ impl StreamLease {
     /// # Errors
     /// When the lease ends.
     pub(crate) async fn renew(&mut self) -> Result<(), LeaseEnded> {
-        let epoch = self.epochs.borrow_and_update().number;
+        let epoch = *self.epochs.borrow_and_update();
         let is_due = self.renew_at <= Instant::now();
-        let is_current = epoch == NO_EPOCH || epoch == self.renewed_in;
+        let is_current = epoch.number == NO_EPOCH || Some(epoch.period) == self.renewed_in;
         if self.pending.is_none() && !is_due && is_current {
             tokio::select! {
                 changed = self.epochs.changed() => changed.map_err(|_| LeaseEnded)?,
@@ -101,7 +103,7 @@ impl StreamLease {
             }
             return Ok(());
         }
-        let begin = || -> (u64, Renewal) {
+        let begin = || -> (CurrentEpoch, Renewal) {
             (epoch, Box::pin(reauthorize_all(Arc::clone(&self.reauthorizers), !is_due)))
         };
         let (requested_in, renewal) = self.pending.get_or_insert_with(begin);
@@ -110,10 +112,10 @@ impl StreamLease {
         match result {
             Ok((decided_in, expires_at)) if expires_at > Instant::now() => {
                 self.renew_at = expires_at;
-                if requested_in != NO_EPOCH {
-                    self.renewed_in = requested_in;
+                if requested_in.number != NO_EPOCH {
+                    self.renewed_in = Some(requested_in.period);
                 }
-                if decided_in != requested_in {
+                if decided_in != requested_in.number {
                     self.renew_at = expires_at.min(Instant::now() + FOREIGN_EPOCH_TTL);
                 }
                 Ok(())

@@ -16,6 +16,13 @@ use super::{
 const NOTE: &str = "policies.sig";
 const BUNDLE_SUFFIX: &str = ".tar.gz";
 
+/// Whether a file has a name that [`BundleCache`] gives to bundles.
+fn is_bundle(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let digest = name.and_then(|name| name.strip_suffix(BUNDLE_SUFFIX));
+    digest.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// A folder with the last good bundle.
 #[derive(Clone, Debug)]
 pub(super) struct BundleCache {
@@ -53,8 +60,7 @@ impl BundleCache {
         private_files::replace(&self.folder.join(NOTE), &bundle.note)?;
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            let is_bundle = path.to_string_lossy().ends_with(BUNDLE_SUFFIX);
-            if is_bundle && path != own {
+            if is_bundle(&path) && path != own {
                 fs::remove_file(path)?;
             }
         }

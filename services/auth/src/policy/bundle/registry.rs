@@ -79,7 +79,10 @@ impl Registry {
     async fn send(&mut self, mut exchange: Exchange<'_>) -> Result<Fetched, RemoteError> {
         exchange.authorization.clone_from(&self.authorization);
         let response = self.session.send(&exchange).await?;
-        if response.status != StatusCode::UNAUTHORIZED {
+        // INVARIANT: a server to which the registry redirects does not name the server of tokens,
+        // which gets the credentials.
+        let is_own = response.url.origin() == exchange.url.origin();
+        if response.status != StatusCode::UNAUTHORIZED || !is_own {
             return Ok(response);
         }
         self.authorization = self.authorize(exchange.url, &exchange.method, &response).await?;
