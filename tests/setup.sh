@@ -225,27 +225,21 @@ clients() {
   java_client java-0.11
 }
 
-go_client() {
-  local source=$here/clients/go folder=$tools/go-client
-  local files=("$source/go.mod" "$source/go.sum" "$source/main.go")
-  if is_current "$folder" "${files[@]}"; then return; fi
-  rm -rf "$folder"
-  (cd "$source" && go build -mod=readonly -buildvcs=false -o "$folder/scenarios" .) ||
-    fail "go could not build $source"
-  stamp "$folder" "${files[@]}"
-  echo "built the MCP client in Go in $folder"
-}
+go_client() { go_program clients/go go-client/scenarios; }
 
 # An OCI registry, for policy bundles.
-registry() {
-  local source=$here/registry folder=$tools/registry
+registry() { go_program registry registry/registry; }
+
+# Builds the Go program of a folder here as a file in the tools folder.
+go_program() {
+  local source=$here/$1 folder=$tools/${2%/*}
   local files=("$source/go.mod" "$source/go.sum" "$source/main.go")
   if is_current "$folder" "${files[@]}"; then return; fi
   rm -rf "$folder"
-  (cd "$source" && go build -mod=readonly -buildvcs=false -o "$folder/registry" .) ||
+  (cd "$source" && go build -mod=readonly -buildvcs=false -o "$tools/$2" .) ||
     fail "go could not build $source"
   stamp "$folder" "${files[@]}"
-  echo "built the OCI registry in $folder"
+  echo "built $source in $folder"
 }
 
 # Builds the Java program with the SDK release pinned by the project $1.

@@ -38,8 +38,8 @@ pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;
 pub use mesh::{
-    Auth, Edge, REPLICA_SECRET, TestMesh, permit, serve_cached, serve_conformance, serve_notes,
-    uncached,
+    Auth, Edge, REPLICA_SECRET, TestMesh, copy_folder, permit, serve_cached, serve_conformance,
+    serve_notes, uncached,
 };
 pub use moto::Moto;
 pub use peers::connect;

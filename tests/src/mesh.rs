@@ -51,7 +51,7 @@ impl TestMesh {
     /// Starts a mesh with a changed configuration.
     pub async fn with(change: impl FnOnce(&mut MeshConfig)) -> Self {
         let policies = tempfile::tempdir().expect("a folder");
-        copy(&repository().join("policies"), policies.path());
+        copy_folder(&repository().join("policies"), policies.path());
         let log: Arc<Mutex<Vec<u8>>> = Arc::default();
         let mut config = MeshConfig {
             ports: Ports::Free,
@@ -362,13 +362,14 @@ pub fn uncached(config: &mut drawbridge_edge::Config) {
     config.config = Some(repository().join("tests/uncached.toml"));
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder, with its folders.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("a folder") {
         let path: PathBuf = entry.expect("an entry").path();
         let target = to.join(path.file_name().expect("a name"));
         if path.is_dir() {
-            fs::create_dir_all(&target).expect("a folder");
-            copy(&path, &target);
+            copy_folder(&path, &target);
         } else {
             fs::copy(&path, &target).expect("a file");
         }

@@ -200,7 +200,7 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// isPrintable tells whether a request id is safe to log.
+// isPrintable reports whether a request id is safe to log.
 func isPrintable(id string) bool {
 	for _, character := range []byte(id) {
 		if character <= ' ' || character > '~' {

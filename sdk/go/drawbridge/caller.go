@@ -51,9 +51,9 @@ type Facts struct {
 	Roles []string `json:"roles"`
 	// Email is the person's email address.
 	Email string `json:"email"`
-	// MFA tells whether the person authenticated with more than one factor.
+	// MFA reports whether the person authenticated with more than one factor.
 	MFA bool `json:"mfa"`
-	// Workload tells whether the subject is a program that calls in its own name.
+	// Workload reports whether the subject is a program that calls in its own name.
 	Workload bool `json:"workload"`
 }
 

@@ -280,7 +280,7 @@ func (c *Config) checkSocket(hasCertificate bool) error {
 	return err
 }
 
-// isLoopback tells whether a host is of this machine alone. An empty host is every address.
+// isLoopback reports whether a host is of this machine alone. An empty host is every address.
 func isLoopback(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && address.IsLoopback()

@@ -115,22 +115,22 @@ func Roots() *mcpv1.InputRequest {
 // request's field of the type drawbridge.mcp.v1.InputResponses, which may be nil: Responses{field}.
 type Responses struct{ *mcpv1.InputResponses }
 
-// CanFillForms tells whether the client can ask its user to fill in forms. It is false where there
+// CanFillForms reports whether the client can ask its user to fill in forms. It is false where there
 // is no client, as for internal callers.
 func (r Responses) CanFillForms() bool { return r.GetClient().GetElicitForm() }
 
-// CanOpenPages tells whether the client can ask its user to open pages.
+// CanOpenPages reports whether the client can ask its user to open pages.
 func (r Responses) CanOpenPages() bool { return r.GetClient().GetElicitUrl() }
 
-// CanSample tells whether the client's model can be asked.
+// CanSample reports whether the client's model can be asked.
 func (r Responses) CanSample() bool { return r.GetClient().GetSampling() }
 
-// CanListRoots tells whether the client lists its roots.
+// CanListRoots reports whether the client lists its roots.
 func (r Responses) CanListRoots() bool { return r.GetClient().GetRoots() }
 
 // Answer is a person's response to a form or a page.
 type Answer struct {
-	// Accepted tells whether the person accepted. Otherwise they declined, or dismissed it.
+	// Accepted reports whether the person accepted. Otherwise they declined, or dismissed it.
 	Accepted bool
 	// Values are the values of an accepted form, in the types that encoding/json decodes into.
 	Values map[string]any

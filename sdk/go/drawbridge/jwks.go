@@ -109,7 +109,7 @@ func (s *keySet) refresh(ctx context.Context) {
 	s.keys, s.freshUntil = keys, s.now().Add(fresh)
 }
 
-// isDue tells whether the keys may be fetched now, and records the attempt.
+// isDue reports whether the keys may be fetched now, and records the attempt.
 func (s *keySet) isDue() bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

@@ -10,7 +10,7 @@ import (
 // socketPathBytesMax is the longest path of a Unix-domain socket, without its NUL (unix(7)).
 const socketPathBytesMax = 107
 
-// isSocket tells whether an address names a Unix-domain socket, as gRPC does.
+// isSocket reports whether an address names a Unix-domain socket, as gRPC does.
 func isSocket(address string) bool { return strings.HasPrefix(address, "unix:") }
 
 // socketPath is the path in unix:/absolute/path or unix:///absolute/path.

@@ -109,7 +109,7 @@ func (l *ownUserListener) Accept() (net.Conn, error) {
 // Addr implements net.Listener.
 func (l *ownUserListener) Addr() net.Addr { return socketAddress(l.path) }
 
-// isPeerAllowed tells whether a process of a user may connect to one of another.
+// isPeerAllowed reports whether a process of a user may connect to one of another.
 func isPeerAllowed(peer, own int) bool { return peer == own || peer == 0 }
 
 // userOf is the user of the process at the other end.

@@ -182,7 +182,7 @@ func (v *verified) checkMessage(message []byte) error {
 	return nil
 }
 
-// usableKey tells whether a published key verifies transaction tokens.
+// usableKey reports whether a published key verifies transaction tokens.
 func usableKey(key *jose.JSONWebKey) bool {
 	_, ed25519Key := key.Key.(ed25519.PublicKey)
 	return ed25519Key && key.KeyID != "" &&

@@ -49,7 +49,7 @@ func Traced(service drawbridge.Service) drawbridge.Service {
 	return service
 }
 
-// isCallOfATool tells whether a call is neither a health check nor reflection.
+// isCallOfATool reports whether a call is neither a health check nor reflection.
 func isCallOfATool(call *stats.RPCTagInfo) bool {
 	return !strings.HasPrefix(call.FullMethodName, "/grpc.health.") &&
 		!strings.HasPrefix(call.FullMethodName, "/grpc.reflection.")

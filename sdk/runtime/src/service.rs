@@ -293,7 +293,7 @@ mod tests {
         (task, dropped)
     }
 
-    /// A task that ends when this is cancelled, and tells when.
+    /// A task that ends when this is cancelled, and reports when.
     fn until(
         token: CancellationToken,
     ) -> (impl Future<Output = ()> + Send, oneshot::Receiver<Instant>) {

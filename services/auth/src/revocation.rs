@@ -36,10 +36,8 @@ const REVOCATIONS_MAX: usize = 100_000;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// After this long without a successful poll, the local copy is too old to trust.
 const STALE_AFTER: Duration = Duration::from_secs(1);
-/// For so long after a revocation it is not missed in the shared list.
+/// How long after a revocation it is not missed in the shared list.
 const RECENT_SECONDS: u64 = 2;
-/// How often expired revocations are dropped.
-const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether a token is revoked is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,7 +197,7 @@ impl Revocations {
     pub(crate) async fn follow(self: Arc<Self>, stopping: CancellationToken) {
         let Some(shared) = &self.shared else { return };
         let (mut known, mut was_readable) = (None, None);
-        let mut expires_at = Instant::now();
+        let mut expired_to = 0;
         let mut interval = tokio::time::interval(POLL_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(interval.tick()).await.is_some() {
@@ -213,9 +211,10 @@ impl Revocations {
             if was_readable.replace(polled.is_ok()) != Some(polled.is_ok()) {
                 Self::report(&polled);
             }
-            if expires_at <= begun {
-                self.update(|list| list.expire(oldest()));
-                expires_at = begun + EXPIRE_INTERVAL;
+            let oldest = oldest();
+            if expired_to != oldest {
+                self.update(|list| list.expire(oldest));
+                expired_to = oldest;
             }
         }
     }
@@ -267,9 +266,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The time of the oldest revocations that apply.
+/// The time of the oldest revocations that apply: a full hour, so that all replicas drop the same ones
+/// at the same time and their epochs agree.
 fn oldest() -> u64 {
-    now().saturating_sub(REMEMBERED_FOR.as_secs())
+    let oldest = now().saturating_sub(REMEMBERED_FOR.as_secs());
+    oldest - oldest % 3600
 }
 
 #[cfg(test)]
@@ -346,7 +347,7 @@ mod tests {
                 && !has("x", "x", "x")
         );
         // Revocations older than the retention period are dropped.
-        let old = now() - REMEMBERED_FOR.as_secs() - 1;
+        let old = oldest() - 1;
         std::fs::write(&path, format!(r#"[{{"issuer":"a","subject":"alice","at":{old}}}]"#))
             .unwrap();
         let later = Revocations::new(None, Some(&path)).unwrap();

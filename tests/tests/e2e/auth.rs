@@ -4,6 +4,7 @@ mod attacks;
 mod decisions;
 mod delegation;
 mod edge_tokens;
+mod epochs;
 mod issuers;
 mod keycloak;
 mod keys;

@@ -38,7 +38,7 @@ fn argument(command: &Command, name: &str, value: &str) -> Result<Option<String>
     let is_named = |variable: Option<&std::ffi::OsStr>| variable.is_some_and(|it| it == name);
     let found = command.get_arguments().find(|argument| is_named(argument.get_env()));
     let found = found.ok_or_else(|| format!("there is no variable {name}"))?;
-    let long = found.get_long().ok_or_else(|| format!("{name} is no option"))?;
+    let long = found.get_long().ok_or_else(|| format!("{name} is not an option"))?;
     match found.get_action() {
         ArgAction::SetTrue if value == "true" => Ok(Some(format!("--{long}"))),
         ArgAction::SetTrue => Ok(None),

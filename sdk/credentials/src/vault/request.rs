@@ -5,8 +5,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A request, without what all requests have.
-#[derive(Debug)]
+/// A request, without what all requests have. It may contain secrets.
 pub(crate) struct VaultRequest {
     pub(crate) method: Method,
     /// Below `/v1`, without a leading slash.

@@ -60,7 +60,7 @@ impl Minter {
         SubjectToken::new(claims, facts).ok_or(SubjectTokenError::Foreign)
     }
 
-    /// Whom a transaction token of this service names. `None` if it is no such token.
+    /// Whom a transaction token of this service names. `None` for any other token.
     pub(crate) fn named_caller(&self, token: &str) -> Option<NamedCaller> {
         let (mut claims, is_verified) = match self.verified_claims(token, false) {
             Ok(claims) => (claims, true),

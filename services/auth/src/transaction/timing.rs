@@ -19,7 +19,7 @@ pub struct KeyTiming {
     /// How long a key waits for peers that are silent, or do not find this replica, beyond its time
     /// of publication: longer than name servers cache the addresses of a service.
     pub confirm_timeout: Duration,
-    /// A replica that has not polled for so long was suspended: its peers may have withdrawn its
+    /// A replica that has not polled for longer was suspended: its peers may have withdrawn its
     /// key, so it signs nothing until it has polled them.
     pub stall_max: Duration,
 }

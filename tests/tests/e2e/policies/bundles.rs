@@ -348,3 +348,25 @@ async fn a_registry_that_wants_a_token_gets_one_for_the_credentials() {
     running.stop().await;
     mesh.stop().await;
 }
+
+#[tokio::test]
+async fn a_signal_ends_auth_while_it_waits_for_a_server_that_does_not_answer() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let publisher = Publisher::new(format!("http://{address}/{NAME}"), 1);
+    let mut auth = tokio::process::Command::new(env!("CARGO_BIN_EXE_auth-process"))
+        .args(["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--audience=http://edge"])
+        .args(["--issuer=http://127.0.0.1:9", "--allow-private-addresses"])
+        .arg(format!("--policies={}", publisher.location))
+        .arg("--policy-keys")
+        .arg(publisher.path("policy-keys.toml"))
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program");
+    let (_connection, _) = silent.accept().await.expect("a request for the bundle");
+    let id = auth.id().expect("a process").to_string();
+    std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill");
+    // Without the signal it ends with an error, after 15 seconds.
+    let status = auth.wait().await.expect("an end");
+    assert!(status.success(), "{status}");
+}

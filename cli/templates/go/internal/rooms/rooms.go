@@ -62,7 +62,7 @@ func (s *Service) Search(_ context.Context, request *pb.SearchRequest) (*pb.Sear
 	return response, nil
 }
 
-// matches tells whether a room meets all conditions. A filter that is absent has none.
+// matches reports whether a room meets all conditions. A filter that is absent has none.
 func matches(room *pb.Room, filter *pb.RoomFilter) bool {
 	isMissing := func(wanted pb.Equipment) bool { return !slices.Contains(room.GetEquipment(), wanted) }
 	return (filter.GetBuilding() == 0 || filter.GetBuilding() == room.GetBuilding()) &&

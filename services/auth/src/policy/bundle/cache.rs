@@ -67,3 +67,17 @@ impl BundleCache {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_not_bundles_of_the_cache_are_not_deleted() {
+        let bundle = |name: &str| is_bundle(&Path::new("folder").join(name));
+        assert!(bundle(&format!("{}.tar.gz", "0a".repeat(32))));
+        for foreign in ["backup.tar.gz", ".tar.gz", &format!("{}.tar.gz", "0a".repeat(33)), NOTE] {
+            assert!(!bundle(foreign), "{foreign}");
+        }
+    }
+}

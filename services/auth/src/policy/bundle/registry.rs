@@ -7,8 +7,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use drawbridge_transport::fetch::Fetched;
 use http::{HeaderValue, Method, StatusCode, header};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;
 
 use super::{
@@ -131,7 +130,7 @@ impl Registry {
         let mut exchange = Exchange::get(&realm, ANSWER_BYTES_MAX);
         exchange.authorization = credentials.and_then(|credentials| credentials.header());
         let issued = self.session.send(&exchange).await?;
-        let issued: Token = expect(issued, &realm, |status| status == StatusCode::OK)?.json()?;
+        let issued: Token = json(expect(issued, &realm, |status| status == StatusCode::OK)?)?;
         let token = issued.token.map(|token| Credentials::Bearer(token.into()));
         Ok(token.and_then(|token| token.header()))
     }
@@ -163,7 +162,7 @@ impl Registry {
         if self.last == Some(digest) {
             return Ok(None);
         }
-        let Manifest { layers } = response.json()?;
+        let Manifest { layers } = json(response)?;
         let layer = layers.iter().find(|layer| layer.media_type == NOTE_TYPE);
         let hex = layer.and_then(|layer| layer.digest.strip_prefix("sha256:"));
         let hex = hex.ok_or_else(|| RemoteError::Response {
@@ -181,7 +180,7 @@ impl Registry {
     pub(super) async fn push(&mut self, packed: &[u8], note: &[u8]) -> Result<(), RemoteError> {
         let config = self.upload(EMPTY_TYPE, EMPTY).await?;
         let layers = [self.upload(BUNDLE_TYPE, packed).await?, self.upload(NOTE_TYPE, note).await?];
-        let manifest = json!({
+        let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "artifactType": ARTIFACT_TYPE,
@@ -219,5 +218,65 @@ impl Registry {
         expect(response, &upload, |status| status == StatusCode::CREATED)?;
         let size = content.len() as u64;
         Ok(Descriptor { media_type: media_type.to_owned(), digest, size })
+    }
+}
+
+/// Reads a response. Its URL may be one to which the registry redirected, with a secret in its query.
+fn json<T: DeserializeOwned>(response: Fetched) -> Result<T, RemoteError> {
+    let url = shown(&response.url);
+    serde_json::from_slice(response.body())
+        .map_err(|error| RemoteError::Response { url, problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Router, response::Redirect, routing::get};
+    use tokio::net::TcpListener;
+
+    use super::{super::session::RemoteConfig, *};
+
+    async fn serve(listener: TcpListener, router: Router) -> Url {
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    /// CVE-2020-15157 was of this kind.
+    #[tokio::test]
+    async fn a_server_to_which_the_registry_redirects_gets_no_credentials() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let realm = format!("http://{}/token", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let challenge = [(header::WWW_AUTHENTICATE, format!("Bearer realm=\"{realm}\""))];
+        let blob = get(async move || (StatusCode::UNAUTHORIZED, challenge));
+        let count = Arc::clone(&asked);
+        let token = get(async move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            r#"{"token":"stolen"}"#
+        });
+        let other =
+            serve(listener, Router::new().route("/blob", blob).route("/token", token)).await;
+        let target = other.join("blob").unwrap().to_string();
+        let manifest = get(async move || Redirect::temporary(&target));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let routes = Router::new().route("/v2/policies/manifests/main", manifest);
+        let registry = serve(listener, routes).await;
+
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = folder.path().join("credentials");
+        std::fs::write(&credentials, "user:password").unwrap();
+        let config =
+            RemoteConfig { policy_credentials: Some(credentials), ..RemoteConfig::default() };
+        let session = Session::new(&registry, &config).unwrap();
+        let (repository, tag) = ("policies".to_owned(), "main".to_owned());
+        let mut registry = Registry::new(session, OciReference { registry, repository, tag });
+        let error = registry.changed_note().await.unwrap_err();
+        assert!(matches!(error, RemoteError::Status { .. }), "{error:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "the token server was asked");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use drawbridge_auth::policy::{
     bundle::{Bundle, Note, Release, RemoteConfig, SigningKey, push},
 };
 use drawbridge_mesh::HostedService;
-use drawbridge_tests::{TestMesh, repository};
+use drawbridge_tests::{TestMesh, copy_folder, repository};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(location: String, threshold: usize) -> Self {
         let home = tempfile::tempdir().expect("a folder");
-        copy(&repository().join("policies"), &home.path().join("policies"));
+        copy_folder(&repository().join("policies"), &home.path().join("policies"));
         let key = |number: usize| SigningKey::generate(&format!("acme.example/{number}"));
         let keys: Vec<_> = (0..3).map(|number| key(number).expect("a key").0).collect();
         let publisher = Self { home, keys, location };
@@ -100,19 +100,6 @@ pub(super) fn release(packed: &[u8], revision: u64) -> Release {
         created: Timestamp::now(),
         not_after: None,
         allow_rollback: None,
-    }
-}
-
-pub(super) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("a file");
-        }
     }
 }
 
