@@ -284,8 +284,8 @@ impl Authorizer {
         }
     }
 
-    /// Calls an RPC that only reads. If its replica is lost, the call is repeated once, on another
-    /// one.
+    /// Calls an RPC that only reads. If its replica is lost or refuses, the call is repeated once, on
+    /// the live replica that is then the least loaded.
     async fn call<Q: Clone, R, F>(
         &self,
         context: &CallContext,

@@ -13,7 +13,7 @@ drawbridge_runtime::metric_table! {
     DECISIONS: Counter<Count> = "edge_decisions_total" ["source"];
     /// Replicas of auth: `known` addresses, and those `live`, which are asked.
     AUTH_REPLICAS: Gauge<Count> = "edge_auth_replicas" ["state"];
-    /// Requests that another replica of auth answered, because the first one was lost.
+    /// Requests that were repeated and answered, because a replica of auth was lost or refused them.
     AUTH_FAILOVERS: Counter<Count> = "edge_auth_failovers_total" [];
     /// 1 while the config file in force is the one on disk, 0 while that has a mistake.
     CONFIG_CURRENT: Gauge<Count> = "edge_config_current" [];
