@@ -57,9 +57,9 @@ keycloak-test: ## Sign in at a real Keycloak (Java and Maven); not part of `make
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
 
 .PHONY: jaeger-test
-jaeger-test: ## Run the tutorial's trace with a real Jaeger (Go); not part of `make test`.
+jaeger-test: ## Run the tutorial's trace, and the demo tools, with a real Jaeger (Go); not part of `make test`.
 	tests/setup.sh jaeger
-	cargo test --package drawbridge-cli --test cli --locked -- at_jaeger --ignored --nocapture
+	cargo test --workspace --test cli --test e2e --locked -- at_jaeger --ignored --nocapture
 
 .PHONY: validators-test
 validators-test: ## Compare invoice findings with the official rules of EN 16931 (Java and Maven); not part of `make test`.
@@ -73,13 +73,22 @@ terraform-test: ## Set up a Vault with Terraform like `drawbridge vault bootstra
 	cargo test --package drawbridge-tests --test e2e --locked -- credentials::terraform --ignored --nocapture
 
 # The binaries of services in a release build.
-RELEASE := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+BINARIES := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
 
 .PHONY: replicas-test
 replicas-test: ## Restart, kill, hang and scale replicas at 50 calls a second, in a release build; `make test` does so for shorter.
 	tests/setup.sh test
 	cargo build --release --locked $(foreach service,auth edge code invoices tickets,--package drawbridge-$(service))
-	DRAWBRIDGE_REPLICAS_BINARIES=$(RELEASE) cargo test --workspace --locked --test e2e -- replicas:: --test-threads=1
+	DRAWBRIDGE_REPLICAS_BINARIES=$(BINARIES) cargo test --workspace --locked --test e2e -- replicas:: --test-threads=1
+
+# The version that `make upgrade-test` upgrades from: a tag or a commit.
+BEFORE ?= HEAD~1
+
+.PHONY: upgrade-test
+upgrade-test: ## Mix services of this version with those of BEFORE=HEAD~1, and upgrade them under load; not part of `make test`.
+	tests/setup.sh test
+	tests/setup.sh lint
+	tests/upgrade.sh $(BEFORE)
 
 .PHONY: lint
 lint: ## Check formatting, clippy, docs, protos, policies, dependencies and the arrows between crates.
@@ -93,6 +102,7 @@ lint: ## Check formatting, clippy, docs, protos, policies, dependencies and the 
 	cargo run --quiet --locked -- policy schema --check
 	cargo run --quiet --locked -- catalog lock --check
 	cargo run --quiet --locked -- docs --check
+	deploy/grafana/dashboards.py --check
 	$(DENY) --log-level error check bans licenses sources
 	tests/advisories.sh
 	tests/advisories_test.sh
@@ -117,6 +127,11 @@ chart-check: ## Check deploy/: the Helm chart on Kubernetes 1.28 to 1.37, the Do
 	tests/setup.sh deploy
 	tests/deploy/check.sh
 
+.PHONY: alerts-test
+alerts-test: ## Break Redis, a tool service and auth, and see alerts in a real Prometheus and Alertmanager; not part of `make test`.
+	tests/setup.sh alerts
+	cargo test --workspace --locked --test e2e -- metrics::alerts --ignored --nocapture
+
 # Where the images' binaries are optimized across crates: `thin`, or `off`, which takes less time.
 LTO ?= thin
 
@@ -129,6 +144,11 @@ containers-test: ## Run the images with podman as chart and Compose file deploy 
 	tests/setup.sh containers
 	tests/deploy/containers.sh
 
+.PHONY: kubernetes-test
+kubernetes-test: ## Deploy the chart with the images into a Kubernetes cluster of one node, and upgrade it under load (Go, root); not part of `make test`.
+	tests/setup.sh kubernetes
+	tests/kubernetes/run.sh
+
 # The output folder of `make release-check`.
 RELEASE ?= target/release-check
 
@@ -138,6 +158,13 @@ release-check: ## Check that a release is complete: version, changelog, tag, ima
 	tests/setup.sh sbom
 	@status=0; tests/release.sh versions || status=1; tests/release.sh notes || status=1; \
 		tests/release.sh artifacts $(RELEASE) || status=1; exit $$status
+
+.PHONY: screens
+screens: ## Write the screens of the documentation (docs/screens): commands in a terminal, the sign-in page.
+	tests/setup.sh screens
+	cargo build --locked
+	$(DRAWBRIDGE_TOOLS)/screens/bin/python tests/screens/screens.py \
+		$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/drawbridge docs/screens
 
 .PHONY: format
 format: ## Format everything.

@@ -3,6 +3,7 @@
 #
 #   tests → cli → mesh → services → credentials → config → transport → runtime
 #                                                                    → contract → proto
+#   auth, edge, idp → audit → runtime
 #
 # Tool services depend on sdk, a face over the last five. No module imports, by a circle, one that
 # imports it. With --draw this script draws the crates' direct dependencies instead.
@@ -50,7 +51,7 @@ for folder in services/tools/*/; do
 done
 core=(drawbridge-auth drawbridge-edge drawbridge-idp)
 services=("${core[@]}" "${tools[@]}")
-parts=(drawbridge-build drawbridge-config drawbridge-contract drawbridge-credentials
+parts=(drawbridge-audit drawbridge-build drawbridge-config drawbridge-contract drawbridge-credentials
     drawbridge-runtime drawbridge-transport)
 
 for service in "${services[@]}"; do
@@ -64,6 +65,12 @@ done
 for service in "${core[@]}"; do
     forbid "$service" drawbridge-credentials drawbridge-sdk
 done
+# Only the services of Drawbridge itself write audit logs.
+for other in "${tools[@]}" drawbridge-sdk drawbridge-config drawbridge-contract drawbridge-credentials \
+    drawbridge-runtime drawbridge-transport; do
+    forbid "$other" drawbridge-audit
+done
+forbid drawbridge-audit drawbridge-config drawbridge-contract drawbridge-credentials drawbridge-proto drawbridge-transport
 for part in drawbridge-sdk "${parts[@]}"; do
     forbid "$part" "${services[@]}" drawbridge-mesh drawbridge-cli rmcp cedar-policy
 done
@@ -79,6 +86,6 @@ forbid drawbridge-mesh drawbridge-cli drawbridge-tests
 closure drawbridge-edge
 grep -qxF rmcp <<<"${closures[drawbridge-edge]}" || { echo "cargo tree detects no dependency at all"; broken=1; }
 
-tests/modules.py config/src proto/src sdk/*/src services/{auth,edge,idp}/src services/tools/*/src mesh/src cli/src \
+tests/modules.py audit/src config/src proto/src sdk/*/src services/{auth,edge,idp}/src services/tools/*/src mesh/src cli/src \
     tests/src || broken=1
 exit "$broken"

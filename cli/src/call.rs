@@ -179,8 +179,8 @@ async fn exchange(
             ..
         })) => Ok(token.token.into()),
         Some(exchange_response::Outcome::Denied(denied)) => {
-            // Auth's decision log names the policy under this id.
-            bail!("denied by policy: {rpc}: {} (decision log id {record_id})", denied.reason)
+            // Auth's audit log names the policy under this id.
+            bail!("denied by policy: {rpc}: {} (audit record {record_id})", denied.reason)
         }
         Some(exchange_response::Outcome::Unauthenticated(reason)) => {
             bail!("{}", reason.description)

@@ -12,8 +12,8 @@ use clap_complete::Shell;
 use drawbridge_runtime::{argument_with_env, env_name, with_env};
 
 use crate::{
-    call, catalog, client, config, docs, init, mcp, new, policy, revoke, token, transform, up,
-    vault,
+    audit, call, catalog, client, config, docs, doctor, init, mcp, new, policy, revoke, token, top,
+    trace, transform, up, vault,
 };
 
 /// Remote MCP servers in front of your internal gRPC tools.
@@ -36,7 +36,7 @@ pub struct CommandLine {
 #[derive(Subcommand)]
 pub enum Subcommands {
     /// Start the whole mesh in this process (the default).
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     /// Write the policies, config and users of a mesh of your own.
     Init(init::InitArgs),
     /// Write a new tool service from a template.
@@ -60,6 +60,9 @@ pub enum Subcommands {
     /// Check, test and explain policies, and generate their schema and catalog.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Verify, search, prove and export audit logs.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Review and lock the tools, resources and prompts that clients see.
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
@@ -69,6 +72,15 @@ pub enum Subcommands {
     /// Run the transformations of an edge config file on a sample.
     #[command(subcommand)]
     Transform(transform::TransformCommand),
+    /// Check what a set-up needs: issuers, Redis, Vault, PostgreSQL, certificates, services,
+    /// policies, files; and say what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Show calls, latencies, failures, queues, sessions and health of running services.
+    Top(top::TopArgs),
+    /// Show one call in the mesh of `up`: the decision, its spans as a tree, its log lines.
+    Trace(trace::TraceArgs),
+    /// Print the recent log lines of the mesh of `up`, or those of one request.
+    Logs(trace::LogsArgs),
     /// Set up the Vault that issues credentials to tool services.
     #[command(subcommand)]
     Vault(vault::VaultCommand),

@@ -11,7 +11,10 @@ mod check;
 mod kinds;
 mod schema;
 
-pub(crate) use self::schema::{kinds, schemas};
+pub(crate) use self::{
+    check::check_file,
+    schema::{kinds, schemas},
+};
 
 /// The subcommands.
 #[derive(Clone, Debug, clap::Subcommand)]

@@ -14,9 +14,11 @@ use clap::Command;
 
 use crate::config;
 
+mod audit;
 mod commands;
 mod config_files;
 mod error_codes;
+mod log_events;
 mod metrics;
 mod ports;
 
@@ -41,7 +43,12 @@ pub struct DocsArgs {
 /// All generated parts, by name.
 fn parts(command_line: Command) -> BTreeMap<String, String> {
     let parts = metrics::parts().chain(commands::parts(command_line)).chain(error_codes::parts());
-    parts.chain(ports::parts()).chain(config_files::parts()).collect()
+    parts
+        .chain(audit::parts())
+        .chain(ports::parts())
+        .chain(config_files::parts())
+        .chain(log_events::parts())
+        .collect()
 }
 
 /// Runs `drawbridge docs` for this command line.

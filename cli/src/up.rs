@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use drawbridge_auth::decision_log::DecisionLogConfig;
+use drawbridge_audit::AuditConfig;
 use drawbridge_edge::ServiceAddress;
 use drawbridge_runtime::{ShutdownSignals, TelemetryConfig, private_files};
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ use drawbridge_mesh::{
 
 use self::{dependency_status::Dependency, files::Files, own_services::OwnService};
 
+mod calls;
 mod dependency_status;
 mod files;
 mod hangup;
@@ -135,7 +136,7 @@ pub struct UpArgs {
     embedded: bool,
 
     #[command(flatten)]
-    decision_log: DecisionLogConfig,
+    audit: AuditConfig,
 
     #[command(flatten)]
     telemetry: TelemetryConfig,
@@ -173,9 +174,12 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     let binaries = binaries(&args);
     let dependencies = Dependencies::start(&binaries).await?;
     dependencies.migrate().await?;
-    let mesh = Mesh::start(&config(&args, &files, &dependencies, &folder, name)).await?;
+    let recorder = calls::recorder(&mut args.telemetry);
+    let mut mesh = Mesh::start(&config(&args, &files, &dependencies, &folder, name)).await?;
     // Before any output: its reader may stop the mesh at once.
     let (mut shutdown, hangup) = (ShutdownSignals::listen(), hangup::signal());
+    let calls = calls::serve(&folder, &mesh.state.name, recorder);
+    mesh.state.calls_socket = calls.as_ref().map(|socket| socket.path().to_owned());
     let state =
         mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let (dependencies, own_services) = tokio::join!(
@@ -193,7 +197,7 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
         () = hangup => {}
     }
     anstream::eprintln!("stopping …");
-    drop(state);
+    drop((state, calls));
     tokio::select! {
         () = up.mesh.stop() => {}
         () = shutdown.next() => anstream::eprintln!("a second signal: ending at once"),
@@ -272,7 +276,7 @@ fn config(
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
         redis_url: args.redis_url.clone().or_else(|| dependencies.redis_url()),
         vault: dependencies.mesh_vault(),
-        decision_log: args.decision_log.clone(),
+        audit: args.audit.clone(),
         telemetry: args.telemetry.clone(),
         invoices_database_url: dependencies
             .invoices_database_url()

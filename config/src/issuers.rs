@@ -36,6 +36,12 @@ pub struct IssuerEntry {
     pub jwks_url: Option<Spanned<Url>>,
     /// A file of its keys, which is read again every five minutes. Relative to this file.
     pub jwks_file: Option<Spanned<PathBuf>>,
+    /// A PEM file of the only authorities that may sign the certificate of the server of its keys.
+    /// Relative to this file. Absent: the platform's.
+    pub jwks_ca_file: Option<Spanned<PathBuf>>,
+    /// A file with a bearer token for the server of its keys, which is read again at each request.
+    /// Relative to this file.
+    pub jwks_token_file: Option<Spanned<PathBuf>>,
     /// The claims that it writes.
     #[serde(default)]
     pub claims: ClaimsTable,
@@ -67,6 +73,8 @@ impl IssuerEntry {
             algorithms: None,
             jwks_url: None,
             jwks_file: None,
+            jwks_ca_file: None,
+            jwks_token_file: None,
             claims: ClaimsTable::default(),
             leeway_seconds: leeway_seconds(),
             require_at_jwt: false,

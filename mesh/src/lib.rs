@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use drawbridge_auth::decision_log::DecisionLogConfig;
+use drawbridge_audit::AuditConfig;
 use drawbridge_config::ConfigError;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_runtime::{
@@ -23,6 +23,7 @@ use crate::{
 use self::plan::Plan;
 
 mod authority;
+pub mod calls;
 pub mod dependencies;
 mod environment;
 pub mod issuer_name;
@@ -105,8 +106,8 @@ pub struct MeshConfig {
     pub vault: Option<MeshVault>,
     /// Whether services use mTLS as in a deployment, with the mesh's own certificate authority.
     pub mtls: bool,
-    /// The decision log.
-    pub decision_log: DecisionLogConfig,
+    /// The audit logs of auth, the edge and the authorization server.
+    pub audit: AuditConfig,
     /// Logs and traces of every service.
     pub telemetry: TelemetryConfig,
 }
@@ -137,7 +138,7 @@ impl Default for MeshConfig {
             invoices_database_url: "sqlite::memory:".into(),
             vault: None,
             mtls: true,
-            decision_log: DecisionLogConfig::default(),
+            audit: AuditConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -258,7 +259,11 @@ impl Mesh {
                 .await?,
             );
         }
-        let state = plan.state(config, workload, &own_services)?;
+        let mut state = plan.state(config, workload, &own_services)?;
+        for service in &services {
+            let admin = format!("http://{}", service.running.admin).parse()?;
+            state.admin.insert(service.telemetry.service().to_owned(), admin);
+        }
         if let Some(vault) = &config.vault {
             vault.bootstrap(plan.jwks_url()?).await?;
         }

@@ -1,5 +1,10 @@
 //! The sockets and the configs of the services.
 
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
 use drawbridge_edge::{NamedServices, ServiceAddress, named_services};
 use drawbridge_runtime::is_loopback;
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
@@ -11,7 +16,7 @@ use super::{
 };
 use crate::{
     sockets::{AUTH_PORT, BoundSocket, EDGE_PORT, IDP_PORT},
-    state::{MeshState, MtlsFiles, WorkloadCredentials},
+    state::{MeshSetup, MeshState, MtlsFiles, WorkloadCredentials},
 };
 
 /// The callers of tool services.
@@ -44,6 +49,21 @@ fn issuer_tenants(config: &MeshConfig) -> Result<Vec<String>, MeshError> {
     let tenants = drawbridge_idp::tenants(config.users.as_deref())
         .map_err(|source| MeshError::Service { service: "idp", source: source.into() })?;
     Ok(tenants.into_iter().collect())
+}
+
+/// What the mesh is started with. Other commands may run in another folder.
+fn setup(config: &MeshConfig) -> MeshSetup {
+    let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let absolute_if_any = |path: &Option<PathBuf>| path.as_deref().map(absolute);
+    MeshSetup {
+        policies: Some(absolute(&config.policies)),
+        edge_config: absolute_if_any(&config.edge_config),
+        issuers: absolute_if_any(&config.issuers),
+        users: absolute_if_any(&config.users),
+        redis_url: config.redis_url.clone(),
+        vault_url: config.vault.as_ref().map(|vault| vault.config.vault_url.clone()),
+        database_url: Some(config.invoices_database_url.clone()),
+    }
 }
 
 /// The bound sockets, and the URLs under which services reach one another.
@@ -159,6 +179,9 @@ impl Plan {
             services: services.chain(own).collect::<Result<_, MeshError>>()?,
             workload,
             mtls: MtlsFiles::of(&self.mtls(WORKLOAD)?),
+            admin: BTreeMap::new(),
+            setup: setup(config),
+            calls_socket: None,
         })
     }
 
@@ -196,6 +219,7 @@ impl Plan {
                 internal_resources: vec![INTERNAL_AUDIENCE.to_owned()],
                 auth_url: Some(self.grpc_url(&self.auth)?.into()),
                 auth_audience: INTERNAL_AUDIENCE.to_owned(),
+                audit: config.audit.clone(),
                 mtls: self.mtls("idp")?,
                 ..drawbridge_idp::Config::default()
             };
@@ -219,7 +243,7 @@ impl Plan {
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),
             redis_url: config.redis_url.clone(),
             revocations_file: config.revocations_file.clone(),
-            decision_log: config.decision_log.clone(),
+            audit: config.audit.clone(),
             mtls: self.mtls_server("auth", &callers)?,
             ..drawbridge_auth::Config::new(self.issuer.clone(), vec![self.mcp_url.to_string()])
         };
@@ -239,6 +263,7 @@ impl Plan {
             // Of this mesh's one edge; `DRAWBRIDGE_EDGE_SECRET` replaces it.
             secret: Some(drawbridge_edge::random_secret()),
             redis_url: config.redis_url.clone(),
+            audit: config.audit.clone(),
             mtls: self.mtls("edge")?,
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
         };

@@ -31,7 +31,7 @@ pub fn services() -> impl Iterator<Item = ServiceInfo> {
             port: IDP_PORT,
             serves: "HTTP: OAuth 2.1, for development",
             command: || command::<drawbridge_idp::Config>("idp"),
-            metrics: drawbridge_idp::METRICS,
+            metrics: &[],
         },
         ServiceInfo {
             name: "auth",
@@ -63,6 +63,7 @@ pub fn services() -> impl Iterator<Item = ServiceInfo> {
 pub fn metric_tables() -> impl Iterator<Item = (&'static str, &'static [MetricInfo])> {
     let shared = [
         ("runtime", drawbridge_runtime::METRICS),
+        ("audit", drawbridge_audit::METRICS),
         ("transport", drawbridge_transport::METRICS),
         ("credentials", drawbridge_credentials::METRICS),
     ];

@@ -102,15 +102,46 @@ pub struct MeshState {
     pub workload: Option<WorkloadCredentials>,
     /// The command line's certificate and trust bundle. Absent: the mesh uses plaintext.
     pub mtls: Option<MtlsFiles>,
+    /// The URLs of the admin ports, by service.
+    pub admin: BTreeMap<String, Url>,
+    /// What the mesh was started with, for diagnosis.
+    pub setup: MeshSetup,
+    /// The Unix-domain socket that serves the recent calls. Absent: none are recorded.
+    pub calls_socket: Option<PathBuf>,
+}
+
+/// The files and servers that a mesh was started with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeshSetup {
+    /// The folder of policies.
+    pub policies: Option<PathBuf>,
+    /// The edge's config file.
+    pub edge_config: Option<PathBuf>,
+    /// The file of further issuers.
+    pub issuers: Option<PathBuf>,
+    /// The file of users.
+    pub users: Option<PathBuf>,
+    /// The URL of Redis, which may contain a password.
+    #[serde(serialize_with = "exposed_optional")]
+    pub redis_url: Option<SecretString>,
+    /// The URL of Vault.
+    pub vault_url: Option<Url>,
+    /// The URL of the database of invoices, without a user.
+    #[serde(serialize_with = "exposed_optional")]
+    pub database_url: Option<SecretString>,
 }
 
 /// The files of a client certificate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MtlsFiles {
-    certificate: PathBuf,
-    key: PathBuf,
-    trust_bundle: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The trusted authorities.
+    pub trust_bundle: PathBuf,
 }
 
 impl MtlsFiles {
@@ -156,6 +187,16 @@ impl WorkloadCredentials {
 
 fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose_secret())
+}
+
+fn exposed_optional<S: Serializer>(
+    secret: &Option<SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) => serializer.serialize_some(secret.expose_secret()),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl MeshState {

@@ -40,7 +40,7 @@ pub use drawbridge_runtime::{
     Readiness, RequestId, RunningService, ServiceArgs, ServiceBuilder, ServiceTasks,
     ShutdownSignals, SocketPath, Telemetry, TelemetryConfig, backoff, error_chain, is_invisible,
     is_loopback, length_prefixed, metric, metric_table, parse_args, parse_defaults, private_files,
-    run_main, run_service, serve_until_signal,
+    run_main, run_service, serve_until_signal, trace,
 };
 pub use drawbridge_transport::{
     BalancedChannel, CallContext, ChannelError, GrpcServer, GrpcService, MtlsConfig, MtlsError,

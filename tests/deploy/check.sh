@@ -92,6 +92,7 @@ mistakes() {
   refused 'policies.bundle.keys' --set policies.existingConfigMap=,policies.bundle.url=oci://registry/policies:1
   refused 'publicUrl' --set publicUrl=mcp.acme.example
   refused 'replica' --set edge.replica=2
+  refused 'namespaces' --set 'edge.discovery.namespaces[0]=Tools'
   refused 'name' --set 'tools[0].name=Code'
 }
 
@@ -104,7 +105,8 @@ refused() {
 }
 
 compose() {
-  local environment=(DRAWBRIDGE_USER=1000:1000 DRAWBRIDGE_VERSION=0.1.0 "DRAWBRIDGE_EDGE_SECRET=$(printf 'x%.0s' {1..32})")
+  local environment=(DRAWBRIDGE_USER=1000:1000 DRAWBRIDGE_VERSION=0.1.0 "DRAWBRIDGE_EDGE_SECRET=$(printf 'x%.0s' {1..32})"
+    DRAWBRIDGE_{POSTGRES_PASSWORD,VAULT_DATABASE_PASSWORD,VAULT_TOKEN}=secret)
   env "${environment[@]}" python3 -m podman_compose --file "$root/deploy/compose.yaml" config \
     >"$output/compose.config.yaml" || fail "deploy/compose.yaml"
 }

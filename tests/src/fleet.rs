@@ -3,14 +3,12 @@
 
 use std::{
     collections::HashSet,
+    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use drawbridge_mesh::{
-    MeshAuthority, WORKLOAD,
-    dependencies::{Binaries, Dependencies},
-};
+use drawbridge_mesh::{MeshAuthority, WORKLOAD, dependencies::Dependencies};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome as RevokeOutcome,
     token_set::Which,
@@ -29,12 +27,13 @@ pub use self::{
     load::Load,
     replica::Replica,
     report::Report,
+    servers::DependencyName,
 };
 use self::{
     balancer::{Backend, BalancerPorts},
     callers::INTERNAL_AUDIENCE,
 };
-use crate::{Client, REPLICA_SECRET, TestIssuer, bao, repository};
+use crate::{Client, REPLICA_SECRET, TestIssuer, repository};
 
 mod balancer;
 mod call;
@@ -42,6 +41,7 @@ mod callers;
 mod load;
 mod replica;
 mod report;
+mod servers;
 
 /// The names of the balancer's addresses.
 const EDGE: &str = "edge";
@@ -82,7 +82,8 @@ pub struct Fleet {
     /// The issuer of the callers' access tokens.
     pub issuer: TestIssuer,
     authority: MeshAuthority,
-    _dependencies: Dependencies,
+    dependencies: Dependencies,
+    migrator: Replica,
     folder: Option<TempDir>,
 }
 
@@ -102,10 +103,7 @@ impl Fleet {
     /// waits until all are ready. `program` finds the binary of a service.
     pub async fn start(program: impl Fn(&str) -> PathBuf, sizes: Sizes, auths: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let binaries = Binaries { vault: Some(bao()), ..Binaries::find() };
-        let dependencies = Box::pin(Dependencies::start(&binaries)).await;
-        let dependencies = dependencies.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        dependencies.migrate().await.unwrap_or_else(|error| panic!("{error:?}"));
+        let dependencies = Box::pin(servers::start()).await;
         let ports = BalancerPorts::reserve(&[EDGE, AUTH, AUTH_ADMIN]);
         let url = |text: String| text.parse::<Url>().expect("a URL");
         let mcp_url = url(format!("http://{}/mcp", ports.address(EDGE)));
@@ -138,6 +136,8 @@ impl Fleet {
         }
         let vault = dependencies.mesh_vault().expect("a Vault");
         Box::pin(vault.bootstrap(keys_url)).await.unwrap_or_else(|error| panic!("{error:?}"));
+        let mut migrator = plan.tool("invoices", 0);
+        migrator.run("migrate").await;
         let folder = Some(folder);
         let mut fleet = Self {
             auth,
@@ -148,7 +148,8 @@ impl Fleet {
             auth_url,
             issuer,
             authority,
-            _dependencies: dependencies,
+            dependencies,
+            migrator,
             folder,
         };
         start_all(&mut fleet.tools).await;
@@ -172,6 +173,27 @@ impl Fleet {
     /// The replica of this name.
     pub fn replica_mut(&mut self, name: &str) -> &mut Replica {
         self.replicas_mut().find(|replica| replica.name == name).expect("a replica of this name")
+    }
+
+    /// Migrates the database of invoices with this binary of the service.
+    pub async fn migrate(&mut self, program: PathBuf) {
+        self.migrator.set_program(program);
+        self.migrator.run("migrate").await;
+    }
+
+    /// Kills a server that the fleet depends on, like a failing machine.
+    pub fn kill_dependency(&mut self, name: DependencyName) {
+        servers::kill(&mut self.dependencies, name);
+    }
+
+    /// Restarts it, with the data that it stores. Redis stores none.
+    pub async fn restart_dependency(&mut self, name: DependencyName) {
+        servers::restart(&mut self.dependencies, name).await;
+    }
+
+    /// Suspends or resumes it. Suspended, it accepts connections but does not respond.
+    pub fn freeze_dependency(&self, name: DependencyName, is_frozen: bool) {
+        servers::freeze(&self.dependencies, name, is_frozen);
     }
 
     /// Begins a load of callers of all kinds, through the balancer.
@@ -294,22 +316,26 @@ impl Plan<'_> {
 
     fn tools(&self, size: usize) -> Vec<Replica> {
         let several = (1..=size).flat_map(|number| [("code", number), ("invoices", number)]);
-        let start = |(service, number): (&str, usize)| {
-            let mut tool = self.replica(service, number);
-            let keys = self.auth_url.join("/.well-known/jwks.json").expect("a URL");
-            tool.option("auth-jwks-url", keys.as_str());
-            match service {
-                "code" => tool.option("root", repository().join("policies")),
-                "invoices" => self.invoices(&mut tool),
-                _ => {
-                    tool.option("auth-url", self.auth_url.as_str());
-                    tool.flag("sample-helpdesk");
-                }
+        several
+            .chain([("tickets", 1)])
+            .map(|(service, number)| self.tool(service, number))
+            .collect()
+    }
+
+    fn tool(&self, service: &str, number: usize) -> Replica {
+        let mut tool = self.replica(service, number);
+        let keys = self.auth_url.join("/.well-known/jwks.json").expect("a URL");
+        tool.option("auth-jwks-url", keys.as_str());
+        match service {
+            "code" => tool.option("root", repository().join("policies")),
+            "invoices" => self.invoices(&mut tool),
+            _ => {
+                tool.option("auth-url", self.auth_url.as_str());
+                tool.flag("sample-helpdesk");
             }
-            self.mtls(&mut tool, service, &[EDGE, WORKLOAD]);
-            tool
-        };
-        several.chain([("tickets", 1)]).map(start).collect()
+        }
+        self.mtls(&mut tool, service, &[EDGE, WORKLOAD]);
+        tool
     }
 
     fn invoices(&self, invoices: &mut Replica) {
@@ -317,6 +343,11 @@ impl Plan<'_> {
         let vault = self.dependencies.vault.as_ref().expect("a Vault");
         invoices.option("auth-url", self.auth_url.as_str());
         invoices.option("vault-url", vault.url.as_str());
+        // Its own login, for the version of the schema. An agent would write the token.
+        let token = self.folder.join("vault-token");
+        fs::write(&token, vault.root_token.expose_secret()).expect("a file");
+        invoices.option("vault-login", "token-file");
+        invoices.option("vault-login-file", token);
         invoices.variable("DRAWBRIDGE_INVOICES_DATABASE_URL", database.expose_secret());
     }
 

@@ -7,6 +7,7 @@
     reason = "a failed precondition fails the test"
 )]
 
+mod audit;
 mod browser;
 mod bundles;
 pub mod cached;
@@ -30,6 +31,7 @@ mod tls;
 mod tools;
 mod vault;
 
+pub use self::audit::{audit_calls, audit_decisions, audit_events};
 pub use self::redis::{Redis, RedisCluster, RedisSentinel};
 pub use browser::{authorize_as, sign_in};
 pub use bundles::{FileServer, OciRegistry};
@@ -51,6 +53,6 @@ pub use tcp_proxy::{TcpProxy, UpstreamState};
 pub use tls::{SignedCertificate, TestAuthority, TlsListener};
 pub use tools::{
     chromium, conformance_suite, go_client, go_modules, java_client, node_modules, node_modules_of,
-    program, python, python_sdk, python_wheels, python_with, repository,
+    program, python, python_sdk, python_wheels, python_with, repository, tool,
 };
 pub use vault::{Vault, bao};

@@ -11,6 +11,11 @@ pub(crate) fn tools() -> PathBuf {
     env::var_os("DRAWBRIDGE_TOOLS").map_or_else(|| repository().join(".tools"), PathBuf::from)
 }
 
+/// A program that `tests/setup.sh` installs, by its path in that folder.
+pub fn tool(path: &str) -> PathBuf {
+    tools().join(path)
+}
+
 /// A program that the tests need. If it is missing, the test fails with the command that installs
 /// it.
 pub fn program(path: PathBuf) -> PathBuf {

@@ -54,6 +54,29 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(worst.unwrap_or(0)))
 }
 
+/// Checks one file. Returns its kind.
+///
+/// # Errors
+/// Its mistakes, each in a line, or why it cannot be checked.
+pub(crate) fn check_file(
+    path: &Path,
+    services: Vec<Namespace>,
+) -> Result<&'static str, Vec<String>> {
+    match check(path, None, &CheckContext { services }) {
+        Outcome::Right(kind) => Ok(kind.name),
+        Outcome::Unknown(problem) => Err(vec![problem]),
+        Outcome::Mistakes(_, error) if error.mistakes().is_empty() => {
+            Err(vec![error_chain(&error)])
+        }
+        Outcome::Mistakes(_, error) => {
+            let mistakes = error.mistakes().iter();
+            Err(mistakes
+                .map(|mistake| format!("line {}: {}", mistake.place.line, mistake.problem))
+                .collect())
+        }
+    }
+}
+
 fn check(path: &Path, kind: Option<&str>, context: &CheckContext) -> Outcome {
     let kind = match kind {
         Some(name) => FileKind::named(name),

@@ -1,15 +1,15 @@
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use drawbridge_auth::{
-    decision_log::{DecisionRecord, Replayed},
-    policy::{DecisionOutcome, PolicyDecision},
+use drawbridge_audit::{
+    Event,
+    event::Decision,
+    read::{self, Item},
 };
+use drawbridge_auth::policy::{DecisionOutcome, PolicyDecision, Replayed};
 use serde_json::{Value, json};
 
 use super::{Verdict, open_workspace, paint, pluralize, print_json};
@@ -20,7 +20,7 @@ pub struct DiffArgs {
     /// The folder of the policies to compare with the log.
     folder: PathBuf,
 
-    /// The decision log: a file of JSON lines, or a folder of such files.
+    /// The audit log of auth: a file of JSON lines, or a folder with such files.
     #[arg(long)]
     log: PathBuf,
 
@@ -48,8 +48,9 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
     let mut changes: Vec<(ChangeKey, Change)> = Vec::new();
     let mut positions = BTreeMap::new();
     let mut all = 0;
-    for record in records(&args.log)? {
-        let record = record?;
+    for event in events(&args.log)? {
+        let Event::Decision(record) = event? else { continue };
+        let recorded = outcome(&record)?;
         all += 1;
         let (answer, policy_ids) = match workspace.replay(&record) {
             Replayed::Same => continue,
@@ -58,10 +59,10 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
             }
             Replayed::DependsOnArguments => (None, Vec::new()),
         };
-        let who = format!("{}#{}", record.issuer, record.subject);
-        let name = format!("{who} {} {:?} {answer:?}", record.item, record.outcome);
+        let who = format!("{}#{}", record.who.issuer, record.who.subject);
+        let name = format!("{who} {} {recorded:?} {answer:?}", record.item);
         let position = *positions.entry(name).or_insert_with(|| {
-            let key = (who, record.item, record.outcome, answer);
+            let key = (who, record.item, recorded, answer);
             let change = Change { request_id: record.request_id, policy_ids, ..Change::default() };
             changes.push((key, change));
             changes.len() - 1
@@ -77,34 +78,29 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
     Ok(Verdict::good_if(changes.is_empty()))
 }
 
-/// The records of a decision log: of one file, or of every file in the folder that auth writes.
-pub(super) fn records(
-    path: &Path,
-) -> anyhow::Result<impl Iterator<Item = anyhow::Result<DecisionRecord>>> {
-    let mut files = vec![path.to_owned()];
-    if path.is_dir() {
-        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let entries = entries.with_context(|| format!("cannot read {}", path.display()))?;
-        let all = entries.iter().map(fs::DirEntry::path);
-        files = all
-            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
-            .collect();
-        // File names contain the date.
-        files.sort_unstable();
-    }
-    let opened = files.into_iter().map(|path| {
-        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok((path, BufReader::new(file)))
-    });
-    let opened: Vec<_> = opened.collect::<anyhow::Result<_>>()?;
-    Ok(opened.into_iter().flat_map(|(path, file)| {
-        file.lines().enumerate().map(move |(number, line)| {
-            let place = || format!("{}:{}", path.display(), number + 1);
-            let line = line.with_context(place)?;
-            let record = serde_json::from_str(&line);
-            record.with_context(|| format!("{}: not a decision record", place()))
-        })
+/// The events in audit logs: of one file, or of all files in a folder. A torn last line, which a
+/// crash leaves, is reported and skipped.
+pub(super) fn events(path: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Event>>> {
+    let cannot_read = format!("cannot read the audit log in {}", path.display());
+    let items = read::records(&[path.to_owned()]).with_context(|| cannot_read.clone())?;
+    Ok(items.filter_map(move |item| match item.with_context(|| cannot_read.clone()) {
+        Ok(Item::Record(record)) => Some(Ok(record.event)),
+        Ok(Item::Torn { place }) => {
+            let skipped = format!("{place}: the last line is torn; it is skipped");
+            anstream::eprintln!("{}", paint::warning(&skipped));
+            None
+        }
+        Err(error) => Some(Err(error)),
     }))
+}
+
+/// The outcome of a recorded decision.
+fn outcome(record: &Decision) -> anyhow::Result<DecisionOutcome> {
+    let outcome = serde_json::from_value(Value::from(record.outcome.as_str()));
+    outcome.with_context(|| {
+        let Decision { outcome, request_id, .. } = record;
+        format!("unknown outcome {outcome:?} of the request {request_id}")
+    })
 }
 
 fn change_to_json(((who, item, from, to), change): &(ChangeKey, Change)) -> Value {

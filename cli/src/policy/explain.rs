@@ -1,14 +1,16 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use drawbridge_audit::{Event, event::Decision};
 use drawbridge_auth::policy::{
-    Contribution, DecisionOutcome, Explained, Explanation, PolicyWorkspace, suggest,
+    Contribution, DecisionOutcome, Explained, Explanation, PolicyWorkspace, recorded_principal,
+    suggest,
 };
 use drawbridge_config::policy::PrincipalSpec;
 use drawbridge_idp::Facts;
 use serde_json::Value;
 
-use super::{CommonArgs, Verdict, diff::records, open_workspace, paint, print_json};
+use super::{CommonArgs, Verdict, diff::events, open_workspace, paint, print_json};
 
 mod token;
 
@@ -39,7 +41,8 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "subject", "issuer"])]
     token: Option<PathBuf>,
 
-    /// Explain a recorded decision: the decision log, a file or a folder.
+    /// Explain a recorded decision: the audit log of auth, a file or a folder. With the log of the
+    /// edge in the same folder, calls whose decision was cached are found too.
     #[arg(long, requires = "request", conflicts_with = "item")]
     log: Option<PathBuf>,
 
@@ -92,14 +95,37 @@ fn query(args: &ExplainArgs) -> anyhow::Result<Query> {
         let (who, note) = caller(args)?;
         return Ok(Query { who, name: args.item.clone().unwrap_or_default(), arguments, note });
     };
-    for record in records(log)? {
-        let record = record?;
-        if record.request_id == *request {
-            let who = PrincipalSpec::from(&record);
-            return Ok(Query { who, name: record.item, arguments: record.arguments, note: None });
+    let Some(record) = recorded(log, request)? else {
+        bail!("{} has no record of a decision on the request {request}", log.display());
+    };
+    let who = recorded_principal(&record);
+    let note = (record.request_id != *request)
+        .then(|| format!("decided in the earlier request {}", record.request_id));
+    Ok(Query { who, name: record.item, arguments: record.arguments, note })
+}
+
+/// The decision on a request: its own, or the cached one that its call used.
+fn recorded(log: &Path, request: &str) -> anyhow::Result<Option<Decision>> {
+    let mut wanted = request.to_owned();
+    for _ in 0..2 {
+        let mut used = None;
+        for event in events(log)? {
+            match event? {
+                Event::Decision(decision) if decision.request_id == wanted => {
+                    return Ok(Some(*decision));
+                }
+                Event::Call(call) if call.request_id == request => {
+                    used = call.decision.map(|decision| decision.request_id);
+                }
+                _ => {}
+            }
+        }
+        match used {
+            Some(other) if other != wanted => wanted = other,
+            _ => break,
         }
     }
-    bail!("{} has no record of request {request}", log.display());
+    Ok(None)
 }
 
 /// The caller, from a token, from the flags, or from the development users file for a user named by

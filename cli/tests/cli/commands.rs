@@ -1,5 +1,6 @@
 //! Commands: help, errors, documentation, `revoke` and `vault`.
 
+mod alerts;
 mod deploy;
 pub(crate) mod docs;
 mod errors;

@@ -16,14 +16,18 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod audit;
 mod catalog;
 mod commands;
 mod config;
+mod doctor;
 mod init;
 mod mcp;
 mod new;
 mod policy;
 mod revoke;
+mod top;
+mod trace;
 mod transform;
 mod tutorials;
 mod up;

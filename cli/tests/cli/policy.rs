@@ -240,7 +240,8 @@ fn recorded(request: &str, item: &str, outcome: &str, arguments: Option<Value>) 
     };
     let operation = if item == "code_file" { "KIND_READ_RESOURCE" } else { "KIND_CALL_TOOL" };
     let mut record = json!({
-        "time": "2026-01-01T00:00:00Z", "request_id": request,
+        "v": 1, "log": "auth/auth-0/20260101T000000000Z", "seq": 0, "prev": "0".repeat(64),
+        "time": "2026-01-01T00:00:00Z", "event": "decision", "request_id": request,
         "issuer": "https://idp.example", "subject": "alice",
         "client_id": "c", "tenant": "acme", "groups": ["engineering"],
         "operation": operation, "item": item,
@@ -319,10 +320,10 @@ fn diff_reports_decisions_that_would_change_and_those_that_depend_on_arguments()
     // As auth writes it: a folder with one file per day.
     fs::create_dir(folder.0.path().join("log")).expect("a folder");
     for (day, record) in log.iter().enumerate() {
-        folder.write(&format!("log/decisions.2026-01-0{}.jsonl", day + 1), &format!("{record}\n"));
+        folder.write(&format!("log/2026-01-0{}.{day:012}.jsonl", day + 1), &format!("{record}\n"));
     }
     assert!(diff_of("log", 1, &[]).contains("5 decisions: 3 would change, 1 depend on arguments"));
-    fs::remove_file(folder.0.path().join("log/decisions.2026-01-05.jsonl"))
+    fs::remove_file(folder.0.path().join("log/2026-01-05.000000000004.jsonl"))
         .expect("a removable file");
     let same = ["diff", ".", "--log", "log"];
     assert_eq!(

@@ -40,6 +40,16 @@ fn every_command_of_the_tutorials_runs_in_their_order() {
     assert!(blocks.len() >= 15, "only {} blocks were run", blocks.len());
 }
 
+#[test]
+fn every_command_of_the_page_on_diagnosis_runs() {
+    let mut reader = Reader::new();
+    reader.run(&start());
+    let blocks: Vec<_> =
+        blocks("docs/how-to/diagnose.md").into_iter().filter(|it| it.info == "sh").collect();
+    blocks.iter().for_each(|block| drop(reader.run(block)));
+    assert!(blocks.len() >= 4, "only {} blocks were run", blocks.len());
+}
+
 /// The commands of a block: its lines, and the parts of a line that are joined by `&&`.
 fn commands(block: &Block) -> (usize, usize) {
     assert!(!block.text.contains("<<"), "a here-document would count as several commands");

@@ -91,6 +91,17 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Restarts it on the same port after it has exited, with its data.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not answer. The processes of a killed server may exit some
+    /// moments later, and no other can run until then.
+    pub async fn restart(&mut self) -> Result<(), DependencyError> {
+        self.server.restart()?;
+        let (binaries, port) = (self.binaries.clone(), self.port);
+        self.server.wait_until(|| is_ready(&binaries, port)).await
+    }
+
     /// Runs a psql script as the superuser, whose name the script reads from the variable `vault`.
     ///
     /// # Errors

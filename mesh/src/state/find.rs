@@ -111,6 +111,9 @@ mod tests {
             services: std::collections::BTreeMap::new(),
             workload: None,
             mtls: None,
+            admin: std::collections::BTreeMap::new(),
+            setup: crate::state::MeshSetup::default(),
+            calls_socket: None,
         };
         KnownMesh { state, is_running }
     }

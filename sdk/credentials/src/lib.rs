@@ -11,7 +11,7 @@ use drawbridge_proto::auth::v1::auth_service_client::AuthServiceClient;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use drawbridge_runtime::{Effect, RequestId, ServiceBuilder, metric};
+use drawbridge_runtime::{Effect, RequestId, ServiceBuilder};
 use drawbridge_transport::{
     CallContext,
     transaction_token::{Principal, VerifiedCaller},
@@ -80,7 +80,7 @@ impl Credentials {
     /// Credentials from a source. Must be called within a runtime, which renews and revokes them.
     #[must_use]
     pub fn new(source: CredentialSource, limits: CredentialLimits) -> Self {
-        metric::describe(METRICS);
+        metrics::register();
         Self { inner: Sessions::new(source, limits) }
     }
 

@@ -22,7 +22,7 @@ use super::{
     session::{LifetimeExpiry, Session},
     source::CredentialSource,
 };
-use crate::metrics::{EXPIRY_MIN, SESSIONS, USES};
+use crate::metrics::{EXPIRY_MIN, LEASES, SESSIONS, USES};
 use drawbridge_runtime::RELEASE_TIMEOUT;
 use drawbridge_transport::{
     CallContext,
@@ -276,6 +276,8 @@ impl Sessions {
             let sessions: Vec<_> = self.by_owner.iter().collect();
             let soonest = sessions.iter().filter_map(|(_, session)| session.soonest_expiry()).min();
             SESSIONS.get().set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
+            let leases: u64 = sessions.iter().map(|(_, it)| it.leases.entry_count()).sum();
+            LEASES.get().set(f64::from(u32::try_from(leases).unwrap_or(u32::MAX)));
             EXPIRY_MIN.get().set(soonest.unwrap_or_default().as_secs_f64());
             let renewing = stream::iter(sessions).for_each_concurrent(
                 CONCURRENCY_MAX,

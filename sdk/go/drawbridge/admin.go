@@ -1,13 +1,11 @@
 package drawbridge
 
 import (
-	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,49 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 )
-
-// readiness is whether a service can do its work, and notes for the operator, which do not affect
-// it.
-type readiness struct {
-	mutex  sync.Mutex
-	reason string
-	notes  map[string]string
-}
-
-func (r *readiness) set(reason string) {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	r.reason = reason
-}
-
-// note sets a note, or clears it if there is no error.
-func (r *readiness) note(topic string, err error) {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	delete(r.notes, topic)
-	if err != nil {
-		if r.notes == nil {
-			r.notes = map[string]string{}
-		}
-		r.notes[topic] = err.Error()
-	}
-}
-
-func (r *readiness) ServeHTTP(response http.ResponseWriter, _ *http.Request) {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	body := map[string]any{"ready": r.reason == ""}
-	if len(r.notes) > 0 {
-		body["notes"] = r.notes
-	}
-	response.Header().Set("Content-Type", "application/json")
-	if r.reason != "" {
-		body["reason"] = r.reason
-		response.WriteHeader(http.StatusServiceUnavailable)
-	}
-	// The client may have gone.
-	_ = json.NewEncoder(response).Encode(body)
-}
 
 // callMetrics are the metrics of calls, by OpenTelemetry's conventions.
 type callMetrics struct {

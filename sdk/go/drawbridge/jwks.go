@@ -27,9 +27,11 @@ const (
 	// cause more, and retryInterval that after a failure.
 	refetchInterval = 5 * time.Second
 	retryInterval   = time.Second
-	fetchTimeout    = 5 * time.Second
-	keysBytesMax    = 256 << 10
-	keysMax         = 64
+	// firstFetchInterval is the first delay between attempts to fetch keys ahead.
+	firstFetchInterval = 50 * time.Millisecond
+	fetchTimeout       = 5 * time.Second
+	keysBytesMax       = 256 << 10
+	keysMax            = 64
 )
 
 var (
@@ -79,6 +81,35 @@ func (s *keySet) key(ctx context.Context, id string) (any, error) {
 	return nil, errUnknownKey
 }
 
+// isUsable reports whether there are keys, and they are not too old to be used.
+func (s *keySet) isUsable() bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.keys != nil && s.now().Before(s.freshUntil.Add(keysStaleMax))
+}
+
+// fetchAhead fetches the keys before the first one is needed, until that succeeds. A key id that
+// auth does not have then causes a fetch as soon as if there had been none.
+func (s *keySet) fetchAhead(ctx context.Context) {
+	delay := firstFetchInterval
+	for ctx.Err() == nil {
+		s.fetching.Lock()
+		s.refresh(ctx)
+		s.fetching.Unlock()
+		if s.isUsable() {
+			s.mutex.Lock()
+			s.attempted = time.Time{}
+			s.mutex.Unlock()
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, retryInterval)
+	}
+}
+
 // cached is a key that may be used, and whether it is fresh.
 func (s *keySet) cached(id string) (key any, fresh bool) {
 	s.mutex.Lock()
@@ -101,9 +132,12 @@ func (s *keySet) refresh(ctx context.Context) {
 	keys, fresh, err := s.fetch(ctx)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	before := s.failure
 	if s.failure = err; err != nil {
-		slog.WarnContext(ctx, "auth's keys cannot be fetched; the cached ones stay in use",
-			"error", err.Error(), "keys", len(s.keys))
+		if before == nil || before.Error() != err.Error() {
+			slog.WarnContext(ctx, "auth's keys cannot be fetched; the cached ones stay in use",
+				"error", err.Error(), "keys", len(s.keys))
+		}
 		return
 	}
 	s.keys, s.freshUntil = keys, s.now().Add(fresh)

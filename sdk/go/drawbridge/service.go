@@ -54,6 +54,8 @@ type Service struct {
 	// Options are further options of the gRPC server, such as a stats handler for traces. Its
 	// interceptors run before the caller is verified.
 	Options []grpc.ServerOption
+	// Dependencies are what the handlers need. The service is ready while the required ones are up.
+	Dependencies []Dependency
 	// OnDrained is called when the service stops, after its last call has ended: it releases what
 	// the handlers used.
 	OnDrained func()
@@ -166,13 +168,13 @@ func Start(service Service, config Config) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
+	metrics := newCallMetrics()
 	running := &Running{
-		health: health.NewServer(), ready: &readiness{reason: "starting"}, release: func() {},
+		health: health.NewServer(), ready: newReadiness(metrics.registry), release: func() {},
 	}
 	if service.OnDrained != nil {
 		running.release = sync.OnceFunc(service.OnDrained)
 	}
-	metrics := newCallMetrics()
 	options, err := serverOptions(&config, own)
 	if err != nil {
 		return nil, err
@@ -180,6 +182,13 @@ func Start(service Service, config Config) (*Running, error) {
 	running.server = grpc.NewServer(append(options, service.Options...)...)
 	running.watching, running.end = context.WithCancel(context.Background())
 	keys := &keySet{url: config.AuthJWKSURL, client: client, now: time.Now}
+	needed := append([]Dependency{authKeys(keys)}, service.Dependencies...)
+	for index := range needed {
+		if err := running.ready.expect(&needed[index]); err != nil {
+			running.end()
+			return nil, err
+		}
+	}
 	services := &registrar{
 		server: running.server,
 		verifier: &verifier{
@@ -201,8 +210,23 @@ func Start(service Service, config Config) (*Running, error) {
 	if own != nil {
 		go own.follow(running.watching, func(err error) { running.ready.note("mtls", err) })
 	}
-	running.ready.set("")
+	go keys.fetchAhead(running.watching)
+	for _, dependency := range needed {
+		go running.ready.monitor(running.watching, dependency)
+	}
+	running.ready.set(serving, required, "")
 	return running, nil
+}
+
+// authKeys is the condition that calls can be verified. Once the service has auth's keys, it uses
+// them for an hour without auth.
+func authKeys(keys *keySet) Dependency {
+	return Dependency{Name: "auth_keys", Check: func(context.Context) error {
+		if !keys.isUsable() {
+			return errors.New("have not been fetched, or are too old")
+		}
+		return nil
+	}}
 }
 
 func serverOptions(config *Config, own *identity) ([]grpc.ServerOption, error) {
@@ -239,9 +263,16 @@ func (r *Running) register(service Service, services *registrar) error {
 		return err
 	}
 	healthv1.RegisterHealthServer(r.server, &endingHealth{Server: r.health, stopping: r.watching})
-	for _, name := range append(services.services, "") {
-		r.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
-	}
+	names := append(services.services, "")
+	r.ready.follow(func(ready bool) {
+		status := healthv1.HealthCheckResponse_NOT_SERVING
+		if ready {
+			status = healthv1.HealthCheckResponse_SERVING
+		}
+		for _, name := range names {
+			r.health.SetServingStatus(name, status)
+		}
+	})
 	return nil
 }
 
@@ -281,7 +312,7 @@ func (r *Running) Stop() { r.Drain(0, stopTimeout) }
 // Drain stops the service: not ready, a delay in which it still accepts calls so that load
 // balancers notice, no new calls, and calls in flight end within the timeout.
 func (r *Running) Drain(delay, timeout time.Duration) {
-	r.ready.set("stopping")
+	r.ready.set(serving, required, "stopping")
 	r.health.Shutdown()
 	time.Sleep(delay)
 	r.end()

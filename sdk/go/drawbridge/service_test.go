@@ -106,6 +106,7 @@ func start(t *testing.T) *drawbridgetest.Running {
 
 func TestHealthAndReflectionArePublicAndReflectionHasComments(t *testing.T) {
 	running := start(t)
+	waitReady(t, running)
 	checked, err := healthv1.NewHealthClient(running.Conn).
 		Check(t.Context(), &healthv1.HealthCheckRequest{Service: testService})
 	if err != nil || checked.GetStatus() != healthv1.HealthCheckResponse_SERVING {
@@ -167,6 +168,7 @@ func TestAPanicOfAHandlerFailsItsCallAlone(t *testing.T) {
 func TestAServiceThatStopsIsNotServingAndEndsItsCalls(t *testing.T) {
 	described, implementation := service(t)
 	running := drawbridgetest.Start(t, described)
+	waitReady(t, running)
 	watch, err := healthv1.NewHealthClient(running.Conn).
 		Watch(t.Context(), &healthv1.HealthCheckRequest{})
 	if err != nil {
@@ -198,6 +200,7 @@ func TestAServiceThatStopsIsNotServingAndEndsItsCalls(t *testing.T) {
 
 func TestTheAdminPortServesReadinessAndMetricsToOperatorsAlone(t *testing.T) {
 	running := start(t)
+	waitReady(t, running)
 	client := testv1.NewTestServiceClient(running.As("alice"))
 	if _, err := client.UnaryCall(t.Context(), &testv1.SimpleRequest{}); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"drawbridge.dev/sdk/go/drawbridge"
 	"drawbridge.dev/sdk/go/drawbridgetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -236,9 +237,14 @@ func TestACompressedRequestIsRefused(t *testing.T) {
 }
 
 func TestCallsAreUnavailableWhileAuthsKeysCannotBeFetched(t *testing.T) {
-	running := start(t)
+	described, _ := service(t)
+	auth := drawbridgetest.NewAuth(t)
+	auth.SetDown(true)
+	running := drawbridgetest.StartWith(t, described, func(config *drawbridge.Config) {
+		config.AuthJWKSURL = auth.JWKSURL
+	})
+	running.Auth = auth
 	client := testv1.NewTestServiceClient(running.As("alice"))
-	running.Auth.SetDown(true)
 	if _, err := client.UnaryCall(t.Context(), &testv1.SimpleRequest{}); status.Code(
 		err,
 	) != codes.Unavailable {

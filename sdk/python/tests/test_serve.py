@@ -65,8 +65,15 @@ async def test_reflection_serves_the_contract_with_its_comments_without_a_token(
         assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
+async def ready(service):
+    """Waits until the service is ready."""
+    while service.running.not_ready:
+        await asyncio.sleep(0.01)
+
+
 async def test_health_follows_the_service_without_a_token():
     async with drawbridge.testing.serving(Greeter()) as service:
+        await ready(service)
         health = health_pb2_grpc.HealthStub(service.unauthenticated_channel())
         for name in ("", GREETER):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
@@ -82,6 +89,7 @@ async def test_health_follows_the_service_without_a_token():
 async def test_the_admin_port_serves_health_readiness_and_metrics():
     async with drawbridge.testing.serving(Greeter()) as service:
         admin = service.running.admin_address
+        await ready(service)
         stub = GreeterServiceStub(service.channel())
         await stub.Greet(GreetRequest(name="Ada"))
         assert await asyncio.to_thread(get, admin, "/healthz") == (200, "ok\n")
@@ -172,21 +180,34 @@ def process_of(tmp_path, *options):
     return process, json.loads(process.stderr.readline())
 
 
-def test_a_process_says_where_it_serves_and_stops_at_sigterm(tmp_path):
-    process, line = process_of(tmp_path, "--drain-delay-ms", "0")
+@pytest.fixture
+def auth():
+    """An auth of the test."""
+    auth = drawbridge.testing.TestAuth()
+    yield auth
+    auth.close()
+
+
+def test_a_process_says_where_it_serves_and_stops_at_sigterm(tmp_path, auth):
+    options = ("--auth-jwks-url", auth.jwks_url, "--drain-delay-ms", "0")
+    process, line = process_of(tmp_path, *options)
     assert (line["message"], line["level"]) == ("serving", "INFO")
-    assert get(line["admin"], "/readyz")[0] == 200
+    while get(line["admin"], "/readyz")[0] != 200:
+        time.sleep(0.01)
     assert line["address"].startswith("127.0.0.1:")
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 0
     process.stderr.close()
 
 
-def test_a_process_serves_during_the_drain_delay_and_a_second_signal_ends_it_at_once(tmp_path):
-    process, line = process_of(tmp_path, "--drain-delay-ms", "600000")
+def test_a_process_serves_during_the_drain_delay_and_a_second_signal_ends_it_at_once(
+    tmp_path, auth
+):
+    options = ("--auth-jwks-url", auth.jwks_url, "--drain-delay-ms", "600000")
+    process, line = process_of(tmp_path, *options)
     process.send_signal(signal.SIGTERM)
     assert "draining" in process.stderr.readline()
-    while get(line["admin"], "/readyz")[0] != 503:
+    while "stopping" not in get(line["admin"], "/readyz")[1]:
         time.sleep(0.01)
     with grpc.insecure_channel(line["address"]) as channel:
         health = health_pb2_grpc.HealthStub(channel)

@@ -18,6 +18,8 @@ use crate::{
     telemetry::{Telemetry, process},
 };
 
+mod scheduler;
+
 /// How often histograms are compacted, so that they do not grow between two scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -90,9 +92,11 @@ impl Admin {
     }
 }
 
-/// The metrics in Prometheus's text format, with the current figures of the process.
+/// The metrics in Prometheus's text format, with the current figures of the process and of its
+/// runtime.
 fn scrape(metrics: &PrometheusHandle) -> String {
     process::record();
+    scheduler::record();
     metrics.render()
 }
 

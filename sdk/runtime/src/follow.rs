@@ -116,10 +116,16 @@ pub struct FollowReport<E> {
     pub note: fn(&E) -> String,
 }
 
+/// Is called with what became of a change, and with the contents, unless they cannot be read.
+type ChangeObserver<C, E> = Box<dyn Fn(Option<&C>, Result<(), &E>) + Send + Sync>;
+
 /// Files that a service follows, with reports of what became of each change.
 pub struct FollowedFiles<C, E> {
     files: FileFollower<C, E>,
     report: FollowReport<E>,
+    /// The contents that are to be reported.
+    contents: Option<Arc<C>>,
+    observer: ChangeObserver<C, E>,
     readiness: Readiness,
     stopping: CancellationToken,
 }
@@ -139,7 +145,19 @@ where
     ) -> Self {
         report.failed.absolute(0);
         report.current.set(1);
-        Self { files: FileFollower::new(read), report, readiness, stopping }
+        let (files, observer) =
+            (FileFollower::new(read), Box::new(|_: Option<&C>, _: Result<(), &E>| {}));
+        Self { files, report, contents: None, observer, readiness, stopping }
+    }
+
+    /// Calls `observer` with each change: with the contents unless they cannot be read, and with
+    /// the reason if they are not in effect.
+    #[must_use]
+    pub fn observed_by(
+        self,
+        observer: impl Fn(Option<&C>, Result<(), &E>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { observer: Box::new(observer), ..self }
     }
 
     /// Waits for a change and returns the contents, whose use must be reported with
@@ -147,8 +165,14 @@ where
     pub async fn next(&mut self) -> Option<Arc<C>> {
         loop {
             match self.stopping.run_until_cancelled(self.files.changed()).await? {
-                Ok(contents) => return Some(contents),
-                Err(error) => self.report(Err(error)),
+                Ok(contents) => {
+                    self.contents = Some(Arc::clone(&contents));
+                    return Some(contents);
+                }
+                Err(error) => {
+                    self.contents = None;
+                    self.report(Err(error));
+                }
             }
         }
     }
@@ -161,6 +185,7 @@ where
             Ok(is_new) => {
                 if is_new {
                     tracing::info!(of = topic, "changed files are in effect");
+                    (self.observer)(self.contents.as_deref(), Ok(()));
                 }
                 current.set(1);
                 None
@@ -174,6 +199,7 @@ where
                 );
                 failed.increment(1);
                 current.set(0);
+                (self.observer)(self.contents.as_deref(), Err(&error));
                 Some(note(&error))
             }
         };
@@ -242,7 +268,13 @@ mod tests {
             note: |_: &io::Error| "see the log".to_owned(),
         };
         let read = move || fs::read_to_string(&source);
-        let mut files = FollowedFiles::new(report, read, readiness.clone(), stopping.clone());
+        let observed: Arc<Mutex<Vec<String>>> = Arc::default();
+        let observer = Arc::clone(&observed);
+        let mut files = FollowedFiles::new(report, read, readiness.clone(), stopping.clone())
+            .observed_by(move |contents, applied| {
+                let applied = applied.map_err(ToString::to_string);
+                observer.lock().unwrap().push(format!("{contents:?} {applied:?}"));
+            });
         let following = tokio::spawn(async move {
             while let Some(contents) = files.next().await {
                 files.report(match contents.as_str() {
@@ -264,6 +296,9 @@ mod tests {
         fs::write(&path, "two").unwrap();
         noted(None).await;
         assert_eq!(applied.lock().unwrap().last().map(String::as_str), Some("two"));
+        let observed = observed.lock().unwrap().join("; ");
+        let expected = r#"Some("invalid") Err("a secret"); Some("two") Ok(())"#;
+        assert!(observed.ends_with(expected), "{observed}");
         stopping.cancel();
         following.await.unwrap();
     }

@@ -65,6 +65,11 @@ pub enum HandshakeError {
     TooMany,
 }
 
+/// Connections of services that are not accepted are counted from zero for these reasons.
+pub fn count_failed_handshakes_from_zero(reasons: &[&'static str]) {
+    SERVER_HANDSHAKES_FAILED.start_at_zero(reasons.iter().map(|reason| [(*reason).into()]));
+}
+
 /// Counts a connection of a service that was not accepted.
 pub fn count_failed_handshake(reason: &'static str) {
     SERVER_HANDSHAKES_FAILED.with([reason.into()]).increment(1);

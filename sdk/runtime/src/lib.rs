@@ -12,8 +12,10 @@ mod circuit_breaker;
 mod defaults;
 mod digest;
 mod drain;
+mod error_chain;
 pub mod follow;
 pub mod handshakes;
+pub mod http_metrics;
 mod invisible;
 mod listen;
 pub mod metric;
@@ -46,6 +48,7 @@ pub use self::{
     defaults::parse_defaults,
     digest::length_prefixed,
     drain::{DrainConfig, RELEASE_TIMEOUT},
+    error_chain::error_chain,
     handshakes::HandshakeLimits,
     invisible::is_invisible,
     listen::{Accepted, Address, BindError, Listen, ListenError, Plaintext},
@@ -59,7 +62,8 @@ pub use self::{
     signals::ShutdownSignals,
     socket::{SocketPath, SocketPathError},
     telemetry::{
-        LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, error_chain, trace,
+        JsonList, LogFormat, LogLimit, LogSink, Observer, OtlpProtocol, Pseudonyms, Telemetry,
+        TelemetryConfig, TelemetryError, TracesSampler, log_pseudonym, span_pseudonym, trace,
     },
     tls::CertificateError,
     urls::{GrpcUrl, ParseUrlError, is_loopback, parse_url, parse_url_string},

@@ -106,6 +106,14 @@ impl<I: Instrument, const LABELS: usize> Metric<I, LABELS> {
     }
 }
 
+impl<const LABELS: usize> Metric<Counter, LABELS> {
+    /// Counts from zero for each of these values of its labels. A counter that appears with its
+    /// first event has not increased, as Prometheus sees it.
+    pub fn start_at_zero(&self, values: impl IntoIterator<Item = [SharedString; LABELS]>) {
+        values.into_iter().for_each(|values| drop(self.with(values)));
+    }
+}
+
 impl<I: Instrument> Metric<I, 0> {
     /// The metric, which has no labels.
     #[must_use]
@@ -114,15 +122,25 @@ impl<I: Instrument> Metric<I, 0> {
     }
 }
 
-/// Describes the metrics of a table to the current recorder.
+/// Describes the metrics of a table to the current recorder. Counters and histograms without labels
+/// start at zero, so that a scrape has them before their first event.
 pub fn describe(table: &[MetricInfo]) {
     with_recorder(|recorder| {
-        for &MetricInfo { name, kind, unit, help, .. } in table {
-            let (name, unit) = (KeyName::from(name), Some(unit));
+        for &MetricInfo { name, kind, unit, help, labels } in table {
+            let (key, name, unit) = (Key::from_static_name(name), KeyName::from(name), Some(unit));
             match kind {
                 MetricKind::Counter => recorder.describe_counter(name, unit, help.into()),
                 MetricKind::Gauge => recorder.describe_gauge(name, unit, help.into()),
                 MetricKind::Histogram => recorder.describe_histogram(name, unit, help.into()),
+            }
+            match kind {
+                MetricKind::Counter if labels.is_empty() => {
+                    drop(Counter::register(recorder, &key));
+                }
+                MetricKind::Histogram if labels.is_empty() => {
+                    drop(Histogram::register(recorder, &key));
+                }
+                _ => {}
             }
         }
     });

@@ -1,4 +1,14 @@
-//! The metrics of every process: its build, the process itself, HTTP, TLS, and sockets of services.
+//! The metrics of every process: its build, the process itself, its telemetry, HTTP, TLS, and
+//! sockets of services.
+
+/// Describes the metrics of every process to the current recorder. Counters whose labels are known
+/// start at zero.
+pub(crate) fn register() {
+    crate::metric::describe(METRICS);
+    SPANS_LOST.start_at_zero(["queue_full", "export_failed"].map(|reason| [reason.into()]));
+    let closed = ["idle", "send_timeout", "framing", "protocol"];
+    CLOSED_CONNECTIONS.start_at_zero(closed.map(|reason| [reason.into()]));
+}
 
 crate::metric_table! {
     /// 1, with the version and the commit that the process was built from, if that is known.
@@ -6,6 +16,8 @@ crate::metric_table! {
 
     /// 1 while the service is ready, as in `/readyz`.
     READY: Gauge<Count> = "drawbridge_ready" [];
+    /// 1 since the service has been asked to stop, 0 before.
+    DRAINING: Gauge<Count> = "drawbridge_draining" [];
     /// 1 while a condition of readiness is met, 0 while it is not. Without a `required` one the
     /// service is not ready.
     DEPENDENCY_UP: Gauge<Count> = "drawbridge_dependency_up" ["dependency", "effect"];
@@ -25,6 +37,24 @@ crate::metric_table! {
     /// Threads of the operating system.
     PROCESS_THREADS: Gauge<Count> = "process_threads" [];
 
+    /// Threads that run tasks of the runtime.
+    TOKIO_WORKERS: Gauge<Count> = "tokio_workers" [];
+    /// Tasks of the runtime that have not ended.
+    TOKIO_TASKS: Gauge<Count> = "tokio_alive_tasks" [];
+    /// Tasks that are ready to run and wait for a worker, in the queue that all workers share.
+    TOKIO_QUEUE: Gauge<Count> = "tokio_global_queue_depth" [];
+    /// The time that workers spent running tasks.
+    TOKIO_BUSY: Counter<Seconds> = "tokio_workers_busy_seconds_total" [];
+
+    /// Spans that were lost: `queue_full` (more than the exporter could send), `export_failed`.
+    SPANS_LOST: Counter<Count> = "telemetry_spans_lost_total" ["reason"];
+    /// Log lines that could not be written.
+    LOG_LINES_LOST: Counter<Count> = "telemetry_log_lines_lost_total" [];
+
+    /// How long HTTP requests took, up to the head of their response. The method is a known one or
+    /// `_OTHER`; the route is a template, or `unknown`.
+    HTTP_REQUEST_DURATION: Histogram<Seconds> = "http_server_request_duration_seconds"
+        ["http_request_method", "http_route", "http_response_status_code"];
     /// Open connections.
     OPEN_CONNECTIONS: Gauge<Count> = "http_server_open_connections" [];
     /// Connections that the server ended: `idle`, `send_timeout`, `framing`, `protocol`, `tls`,
@@ -32,15 +62,17 @@ crate::metric_table! {
     CLOSED_CONNECTIONS: Counter<Count> = "http_server_closed_connections_total" ["reason"];
     /// Request bodies that arrived too slowly.
     BODY_TIMEOUTS: Counter<Count> = "http_server_body_timeouts_total" [];
-    /// When the certificate in use expires, in seconds since 1970.
-    TLS_EXPIRY: Gauge<Seconds> = "tls_certificate_expiry_timestamp_seconds" [];
+    /// When a certificate in use expires, in seconds since 1970: the `server`'s for clients, the
+    /// `service`'s for other services, and that of the authority of the `trust_bundle` that expires
+    /// first.
+    CERTIFICATE_EXPIRY: Gauge<Seconds> = "certificate_expiry_timestamp_seconds" ["certificate"];
+    /// From the beginning of a certificate's validity to its end.
+    CERTIFICATE_LIFETIME: Gauge<Seconds> = "certificate_lifetime_seconds" ["certificate"];
     /// 1 while the certificate in use is the one in the files, 0 while they cannot be used.
     TLS_CURRENT: Gauge<Count> = "tls_certificate_current" [];
     /// Reloads whose files could not be used.
     TLS_RELOADS_FAILED: Counter<Count> = "tls_certificate_reloads_failed_total" [];
 
-    /// When the certificate for services in use expires, in seconds since 1970.
-    MTLS_EXPIRY: Gauge<Seconds> = "mtls_certificate_expiry_timestamp_seconds" [];
     /// 1 while the certificate for services in use is the one in the files, 0 while they cannot be
     /// used.
     MTLS_CURRENT: Gauge<Count> = "mtls_certificate_current" [];

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::damper::Damper;
 use crate::{
     backoff::ReconnectDelays,
-    metrics::{DEPENDENCY_UP, READY},
+    metrics::{DEPENDENCY_UP, DRAINING, READY},
 };
 
 /// How often a dependency is checked.
@@ -102,6 +102,7 @@ impl Default for Readiness {
             ready: READY.get(),
         };
         let readiness = Self(Arc::new(shared));
+        DRAINING.get().set(0);
         readiness.set_not_ready("starting");
         readiness
     }
@@ -121,6 +122,7 @@ impl Readiness {
 
     /// The service has been asked to stop.
     pub(crate) fn set_draining(&self) {
+        DRAINING.get().set(1);
         self.set_not_ready("stopping");
     }
 

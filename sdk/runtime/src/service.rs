@@ -11,7 +11,7 @@ use crate::{
     args::COMMIT,
     drain::{DrainConfig, OVERDUE_GRACE, RELEASE_TIMEOUT},
     listen::{Address, BindError, Listen, local_address},
-    metric, metrics,
+    metrics,
     readiness::Readiness,
     serve::{self, HttpOptions, HttpService, ServerShutdown},
 };
@@ -35,7 +35,7 @@ impl ServiceBuilder {
     /// A service that is not ready yet. Its metrics go to the current recorder.
     #[must_use]
     pub fn new() -> Self {
-        metric::describe(metrics::METRICS);
+        metrics::register();
         let build = [env!("CARGO_PKG_VERSION").into(), COMMIT.unwrap_or("unknown").into()];
         metrics::BUILD_INFO.with(build).set(1);
         let tasks = ServiceTasks::default();

@@ -1,35 +1,41 @@
-use std::{
-    fs::File,
-    io::{self, IsTerminal as _},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::{
-    Resource,
-    trace::{SdkTracer, SdkTracerProvider},
-};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::Dispatch;
 use tracing_opentelemetry::OpenTelemetryLayer;
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt as _, filter_fn},
-    fmt::MakeWriter,
-    layer::SubscriberExt as _,
-};
+use tracing_subscriber::{Layer, Registry, filter::filter_fn, layer::SubscriberExt as _};
 use url::Url;
 
+pub use self::{
+    export::OtlpProtocol,
+    json::JsonList,
+    log_limit::LogLimit,
+    logs::{LogFormat, LogSink},
+    observer::Observer,
+    pseudonym::{Pseudonyms, log_pseudonym, span_pseudonym},
+    sampling::TracesSampler,
+};
+use self::{
+    export::{ExportState, tracer_provider},
+    logs::{CountedSink, LogFilters, log_layer, observed_layer, read_filter},
+    pseudonym::PrincipalNames,
+};
+use crate::metrics::LOG_LINES_LOST;
+
+mod export;
+mod json;
+mod log_limit;
+mod logs;
+mod observer;
 pub(crate) mod process;
+mod pseudonym;
+mod sampling;
 pub mod trace;
 
 /// The default log filter.
 const DEFAULT_LOG_FILTER: &str = "info";
-/// A noisy target: it logs every connection, warns of every client error, and writes whole requests
-/// with their sensitive data. Only its errors are logged, whatever the filter.
-const NOISY_TARGET: &str = "rmcp";
 /// Upper bounds of latency histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
@@ -48,10 +54,54 @@ pub struct TelemetryConfig {
     #[arg(long, env = "DRAWBRIDGE_LOG", default_value = DEFAULT_LOG_FILTER)]
     pub log: String,
 
-    /// The OTLP/gRPC collector of traces, for example `http://localhost:4317`. Absent: traces are
-    /// not exported.
+    /// A file with the log filter, instead of `--log`. A change takes effect at once; an invalid
+    /// one changes nothing.
+    #[arg(long, env = "DRAWBRIDGE_LOG_FILTER_FILE", value_name = "FILE")]
+    pub log_filter_file: Option<PathBuf>,
+
+    /// Name principals in log lines (issuer and subject), besides their pseudonyms.
+    #[arg(long, env = "DRAWBRIDGE_LOG_PRINCIPALS")]
+    pub log_principals: bool,
+
+    /// A file with the key of the principals' pseudonyms in spans and log lines: at least 32 bytes,
+    /// the same for all services. Absent: spans have no pseudonyms, and those in log lines are
+    /// comparable within one process only.
+    #[arg(long, env = "DRAWBRIDGE_PSEUDONYM_KEY_FILE", value_name = "FILE")]
+    pub pseudonym_key_file: Option<PathBuf>,
+
+    /// The OTLP collector of traces, for example `http://localhost:4317`. Absent: traces are not
+    /// exported.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<Url>,
+
+    /// The protocol of the collector.
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_PROTOCOL",
+        value_enum,
+        default_value_t = OtlpProtocol::Grpc
+    )]
+    pub otlp_protocol: OtlpProtocol,
+
+    /// Which traces are exported. Of the others, what failed is exported too, unless it is
+    /// `always_off` or `parentbased_always_off`.
+    #[arg(
+        long,
+        env = "OTEL_TRACES_SAMPLER",
+        value_enum,
+        default_value_t = TracesSampler::ParentBasedAlwaysOn
+    )]
+    pub traces_sampler: TracesSampler,
+
+    /// The ratio of `traceidratio` and `parentbased_traceidratio`, from 0 to 1.
+    #[arg(
+        long,
+        env = "OTEL_TRACES_SAMPLER_ARG",
+        value_name = "RATIO",
+        default_value_t = 1.0,
+        value_parser = parse_ratio
+    )]
+    pub traces_sampler_arg: f64,
 
     /// A host name that the admin port (health, readiness, metrics) accepts, besides `localhost`
     /// and every IP address. Repeat, or separate by commas.
@@ -66,6 +116,10 @@ pub struct TelemetryConfig {
     /// The sink of log lines.
     #[arg(skip)]
     pub log_sink: LogSink,
+
+    /// Sees spans and log lines too.
+    #[arg(skip)]
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for TelemetryConfig {
@@ -74,50 +128,10 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Pretty,
-}
-
-/// The sink of log lines.
-#[derive(Clone, Debug, Default)]
-pub enum LogSink {
-    /// The process's standard error.
-    #[default]
-    Stderr,
-    /// An open file.
-    File(Arc<File>),
-    /// A buffer, for tests that read it.
-    Memory(Arc<Mutex<Vec<u8>>>),
-}
-
-impl<'a> MakeWriter<'a> for LogSink {
-    type Writer = Box<dyn io::Write + 'a>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        match self {
-            Self::Stderr => Box::new(io::stderr()),
-            Self::File(file) => Box::new(&**file),
-            Self::Memory(buffer) => Box::new(MemoryWriter(buffer)),
-        }
-    }
-}
-
-struct MemoryWriter<'a>(&'a Mutex<Vec<u8>>);
-
-impl io::Write for MemoryWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must be a number from 0 to 1".to_owned()),
     }
 }
 
@@ -132,14 +146,19 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The exporter could not be built.
-    #[error("cannot export traces to {endpoint}")]
-    Exporter {
-        /// The collector.
-        endpoint: Url,
-        /// What went wrong.
-        source: opentelemetry_otlp::ExporterBuildError,
+    /// A file cannot be used.
+    #[error("cannot read {what} in {file}")]
+    File {
+        /// What the file has.
+        what: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// Why it cannot be used.
+        source: io::Error,
     },
+    /// The exporter could not be built.
+    #[error("cannot export traces")]
+    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
     /// The process already has telemetry.
     #[error("telemetry is already installed")]
     Installed,
@@ -157,8 +176,9 @@ pub struct Telemetry {
     service: &'static str,
     dispatch: Dispatch,
     recorder: Arc<PrometheusRecorder>,
-    /// Absent: spans are not exported.
+    /// Absent: spans are neither exported nor observed.
     tracer_provider: Option<SdkTracerProvider>,
+    names: Arc<PrincipalNames>,
     admin_allowed_hosts: Vec<String>,
 }
 
@@ -166,7 +186,7 @@ impl Telemetry {
     /// Builds the telemetry of `service`. Must be called within a runtime, which runs the exporter.
     ///
     /// # Errors
-    /// When the filter or the endpoint is invalid. An unreachable collector is not an error.
+    /// When the filter, a file or the endpoint is invalid. An unreachable collector is not an error.
     pub fn new(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         // Several services write to one log, so lines carry the thread name, which is the
         // service's.
@@ -178,36 +198,45 @@ impl Telemetry {
         config: &TelemetryConfig,
         thread_names: bool,
     ) -> Result<Self, TelemetryError> {
-        let filter = EnvFilter::try_new(&config.log)
-            .map_err(|source| TelemetryError::Filter { filter: config.log.clone(), source })?;
-        let tracer_provider = config
-            .otlp_endpoint
-            .as_ref()
-            .map(|endpoint| tracer_provider(service, endpoint))
-            .transpose()?;
-        // Spans are created for every call, whatever is logged: they carry the trace from hop to
-        // hop.
-        let spans: Box<dyn Layer<Registry> + Send + Sync> = match &tracer_provider {
-            Some(provider) => Box::new(otel_layer(provider)),
-            None => Box::new(trace::Propagation),
-        };
-        let spans = spans.with_filter(filter_fn(|metadata| {
-            metadata.is_span() && metadata.target().starts_with("drawbridge")
-        }));
-        let subscriber = tracing_subscriber::registry().with(spans).with(log_layer(
-            config,
-            filter,
-            thread_names,
-        ));
         let recorder = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .map(PrometheusBuilder::build_recorder)
             .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
+        let recorder = Arc::new(recorder);
+        let (state, lost) = metrics::with_local_recorder(&*recorder, || {
+            (Arc::new(ExportState::new()), LOG_LINES_LOST.get())
+        });
+        let tracer_provider =
+            tracer_provider(service, config, &state).map_err(TelemetryError::Exporter)?;
+        let filter = filter_text(config)?;
+        let mut filters = LogFilters::default();
+        let writer = CountedSink { sink: config.log_sink.clone(), lost };
+        let subscriber = tracing_subscriber::registry().with(span_layer(tracer_provider.as_ref()));
+        let subscriber =
+            subscriber.with(log_layer(config, &filter, &mut filters, thread_names, writer)?);
+        let observed = config.observer.clone();
+        let observed = observed
+            .map(|observer| observed_layer(service, observer, &filter, &mut filters))
+            .transpose()?;
+        let dispatch = Dispatch::new(subscriber.with(observed));
+        state.log_to(&dispatch);
+        if let Some(file) = &config.log_filter_file {
+            use tracing::instrument::WithSubscriber as _;
+            tokio::spawn(filters.follow(file.clone()).with_subscriber(dispatch.clone()));
+        }
+        let key_file = config.pseudonym_key_file.as_ref();
+        let pseudonyms = key_file.map(|file| {
+            let what = "the key of the pseudonyms";
+            let failed = |source| TelemetryError::File { what, file: file.clone(), source };
+            Pseudonyms::read(file).map_err(failed)
+        });
+        let names = PrincipalNames::new(pseudonyms.transpose()?, config.log_principals);
         Ok(Self {
             service,
-            dispatch: Dispatch::new(subscriber),
-            recorder: Arc::new(recorder),
+            dispatch,
+            recorder,
             tracer_provider,
+            names: Arc::new(names),
             admin_allowed_hosts: config.admin_allowed_hosts.clone(),
         })
     }
@@ -225,6 +254,7 @@ impl Telemetry {
             .map_err(|_| TelemetryError::Installed)?;
         metrics::set_global_recorder(Arc::clone(&telemetry.recorder))
             .map_err(|_| TelemetryError::Installed)?;
+        telemetry.names.install();
         Ok(telemetry)
     }
 
@@ -236,13 +266,16 @@ impl Telemetry {
         &self,
         worker_threads: usize,
     ) -> Result<tokio::runtime::Runtime, TelemetryError> {
-        let dispatch = self.dispatch.clone();
+        let (dispatch, names) = (self.dispatch.clone(), Arc::clone(&self.names));
         let recorder = Arc::clone(&self.recorder);
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(worker_threads)
             .thread_name(self.service)
             .enable_all()
-            .on_thread_start(move || enter_thread(&dispatch, &recorder))
+            .on_thread_start(move || {
+                enter_thread(&dispatch, &recorder);
+                names.enter_thread();
+            })
             .build()
             .map_err(TelemetryError::Runtime)
     }
@@ -276,17 +309,11 @@ impl Telemetry {
     }
 }
 
-/// An error and its causes in one line: a JSON log keeps only an error's own message.
-#[must_use]
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
+/// The log filter at start.
+fn filter_text(config: &TelemetryConfig) -> Result<String, TelemetryError> {
+    let Some(file) = &config.log_filter_file else { return Ok(config.log.clone()) };
+    let what = "the log filter";
+    read_filter(file).map_err(|source| TelemetryError::File { what, file: file.clone(), source })
 }
 
 fn enter_thread(dispatch: &Dispatch, recorder: &Arc<PrometheusRecorder>) {
@@ -296,6 +323,23 @@ fn enter_thread(dispatch: &Dispatch, recorder: &Arc<PrometheusRecorder>) {
     std::mem::forget(tracing::dispatcher::set_default(dispatch));
     let recorder: &'static Arc<PrometheusRecorder> = Box::leak(Box::new(Arc::clone(recorder)));
     std::mem::forget(metrics::set_default_local_recorder(recorder));
+}
+
+/// The layer that gives spans their ids, and exports them if there is a provider. Spans are created
+/// for every call, whatever is logged: they carry the trace from hop to hop. Without an exporter
+/// those of requests do, and no others are created.
+fn span_layer(provider: Option<&SdkTracerProvider>) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let is_exported = provider.is_some();
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match provider {
+        Some(provider) => Box::new(otel_layer(provider)),
+        None => Box::new(trace::Propagation),
+    };
+    let filter = filter_fn(move |metadata| {
+        metadata.is_span()
+            && metadata.target().starts_with("drawbridge")
+            && (is_exported || metadata.fields().field("request_id").is_some())
+    });
+    layer.with_filter(filter).boxed()
 }
 
 /// The layer that exports `tracing`'s spans to OpenTelemetry.
@@ -309,53 +353,4 @@ fn otel_layer(provider: &SdkTracerProvider) -> OpenTelemetryLayer<Registry, SdkT
         // the current span.
         .with_tracked_inactivity(false)
         .with_context_activation(false)
-}
-
-fn tracer_provider(
-    service: &'static str,
-    endpoint: &Url,
-) -> Result<SdkTracerProvider, TelemetryError> {
-    let resource = Resource::builder()
-        .with_service_name(service)
-        .with_attribute(KeyValue::new("service.namespace", "drawbridge"))
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
-    let builder = SdkTracerProvider::builder().with_resource(resource);
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint.as_str())
-        .with_timeout(FLUSH_DEADLINE)
-        .build()
-        .map_err(|source| TelemetryError::Exporter { endpoint: endpoint.clone(), source })?;
-    Ok(builder.with_batch_exporter(exporter).build())
-}
-
-fn log_layer<S>(
-    config: &TelemetryConfig,
-    filter: EnvFilter,
-    thread_names: bool,
-) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
-{
-    let terminal = matches!(config.log_sink, LogSink::Stderr) && io::stderr().is_terminal();
-    let filter = filter.and(filter_fn(|metadata| {
-        *metadata.level() == tracing::Level::ERROR || !metadata.target().starts_with(NOISY_TARGET)
-    }));
-    let pretty = tracing_subscriber::fmt::layer()
-        .with_thread_names(thread_names)
-        .with_writer(config.log_sink.clone());
-    match config.log_format {
-        LogFormat::Pretty => pretty.with_ansi(terminal).with_filter(filter).boxed(),
-        LogFormat::Auto if terminal => pretty.with_ansi(true).with_filter(filter).boxed(),
-        // It keeps the fields of spans as values; the JSON layer of `tracing_subscriber` formats
-        // them for each span, and parses that text again for each line.
-        LogFormat::Auto | LogFormat::Json => json_subscriber::fmt::layer()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_thread_names(thread_names)
-            .with_writer(config.log_sink.clone())
-            .with_filter(filter)
-            .boxed(),
-    }
 }

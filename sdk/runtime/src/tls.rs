@@ -14,14 +14,21 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::{
+    certificate::Validity as X509Validity,
+    prelude::{FromDer as _, X509Certificate},
+};
 
 use crate::{
     bounded, error_chain,
     follow::FollowReport,
     metric::{Counter, Gauge, Metric},
-    metrics,
+    metrics::{self, CERTIFICATE_EXPIRY, CERTIFICATE_LIFETIME},
 };
+
+mod inspect;
+
+pub use self::inspect::{Certificate, check_key_pair, names, validity, verify_chain};
 
 /// The largest file of keys or certificates, in bytes. Bundles of all public authorities have a
 /// quarter of a megabyte.
@@ -62,8 +69,8 @@ pub enum CertificateError {
 pub struct ReloadMetrics {
     /// The key of the note in `/readyz`.
     pub note: &'static str,
-    /// The gauge of when the certificate expires.
-    pub expires: Metric<Gauge, 0>,
+    /// The certificate's name in metrics.
+    pub certificate: &'static str,
     current: Metric<Gauge, 0>,
     failed: Metric<Counter, 0>,
 }
@@ -72,14 +79,14 @@ impl ReloadMetrics {
     /// The certificate of a server for any client.
     pub const SERVER: Self = Self {
         note: "certificate",
-        expires: metrics::TLS_EXPIRY,
+        certificate: "server",
         current: metrics::TLS_CURRENT,
         failed: metrics::TLS_RELOADS_FAILED,
     };
     /// The certificate of a service for its peers.
     pub const PEERS: Self = Self {
         note: "mtls",
-        expires: metrics::MTLS_EXPIRY,
+        certificate: "service",
         current: metrics::MTLS_CURRENT,
         failed: metrics::MTLS_RELOADS_FAILED,
     };
@@ -118,12 +125,39 @@ impl PartialEq for KeyPairContents {
     }
 }
 
-/// A certificate with its key, and when it expires, in seconds since 1970.
+/// A certificate with its key.
 pub struct LoadedKeyPair {
     /// The certificate and key as rustls uses them.
     pub certified: CertifiedKey,
-    /// When the certificate expires, in seconds since 1970.
+    /// When the certificate is valid.
+    pub validity: Validity,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its end, in seconds since 1970.
     pub expires: i64,
+    /// From its beginning to its end, in seconds.
+    pub lifetime: i64,
+}
+
+impl Validity {
+    /// The validity of a certificate. `None`: it does not parse.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let X509Validity { not_before, not_after } = certificate.validity();
+        let (begins, expires) = (not_before.timestamp(), not_after.timestamp());
+        Some(Self { expires, lifetime: expires.saturating_sub(begins) })
+    }
+
+    /// Sets the gauges of the certificate with this name in metrics.
+    #[expect(clippy::cast_precision_loss, reason = "seconds fit for millions of years")]
+    pub fn record(self, certificate: &'static str) {
+        CERTIFICATE_EXPIRY.with([certificate.into()]).set(self.expires as f64);
+        CERTIFICATE_LIFETIME.with([certificate.into()]).set(self.lifetime as f64);
+    }
 }
 
 impl KeyPairFiles {
@@ -147,13 +181,13 @@ impl KeyPairFiles {
         let chain = certificates(&self.certificate, &contents.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(contents.key.expose_secret())
             .map_err(|source| CertificateError::Pem { path: self.key.clone(), source })?;
-        let expires = chain.first().and_then(expiry);
-        let expires = expires.ok_or_else(|| CertificateError::X509(self.certificate.clone()))?;
+        let validity = chain.first().and_then(Validity::of);
+        let validity = validity.ok_or_else(|| CertificateError::X509(self.certificate.clone()))?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if u64::try_from(expires).is_ok_and(|expires| expires < now.as_secs()) {
+        if u64::try_from(validity.expires).is_ok_and(|expires| expires < now.as_secs()) {
             return Err(CertificateError::Expired(self.certificate.clone()));
         }
-        Ok(LoadedKeyPair { certified: CertifiedKey::from_der(chain, key, provider)?, expires })
+        Ok(LoadedKeyPair { certified: CertifiedKey::from_der(chain, key, provider)?, validity })
     }
 }
 
@@ -173,16 +207,4 @@ pub fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     parsed.map_err(|source| CertificateError::Pem { path: path.to_owned(), source })
-}
-
-/// When a certificate expires, in seconds since 1970.
-pub fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.validity().not_after.timestamp())
-}
-
-/// Sets a gauge to a time, in seconds since 1970.
-#[expect(clippy::cast_precision_loss, reason = "seconds fit for millions of years")]
-pub fn set_expiry_gauge(gauge: Metric<Gauge, 0>, time: i64) {
-    gauge.get().set(time as f64);
 }

@@ -6,6 +6,7 @@ use std::{
 use http::HeaderMap;
 use tracing::{Span, field::Empty};
 
+use crate::status_name;
 use drawbridge_runtime::{REQUEST_ID, RequestId, trace};
 
 /// The gRPC metadata key of the transaction token (draft-ietf-oauth-transaction-tokens section 8).
@@ -70,8 +71,7 @@ impl CallContext {
     pub fn outgoing<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.set_timeout(self.remaining());
-        let metadata = request.metadata_mut();
-        let headers: &mut HeaderMap = metadata.as_mut();
+        let headers: &mut HeaderMap = request.metadata_mut().as_mut();
         let mut id = self.request_id.header();
         // The value differs for each call, so it must not enter HTTP/2's header table.
         id.set_sensitive(true);
@@ -79,7 +79,7 @@ impl CallContext {
         if let Some(timeout) = headers.get_mut("grpc-timeout") {
             timeout.set_sensitive(true);
         }
-        trace::inject(metadata);
+        trace::inject(headers);
         request
     }
 }
@@ -95,14 +95,18 @@ pub fn client_span(rpc: &str) -> Span {
         rpc.system.name = "grpc",
         rpc.method = rpc,
         rpc.response.status_code = Empty,
+        error.type = Empty,
+        server.address = Empty,
+        server.port = Empty,
     )
 }
 
-/// Records the outcome of an outgoing RPC in its span.
+/// Records the outcome of an outgoing RPC in its span. Every code but `OK` is an error.
 pub fn end_client_span(span: &Span, code: tonic::Code) {
-    span.record("rpc.response.status_code", format!("{code:?}"));
+    let name = status_name(code);
+    span.record("rpc.response.status_code", name);
     if code != tonic::Code::Ok {
-        span.record("otel.status_code", "ERROR");
+        span.record("error.type", name).record("otel.status_code", "ERROR");
     }
 }
 

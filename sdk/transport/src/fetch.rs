@@ -12,7 +12,7 @@ use bytes::Bytes;
 use drawbridge_runtime::bounded::{self, BodyError};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::{
-    RequestBuilder,
+    Certificate, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect::Policy,
 };
@@ -108,12 +108,31 @@ impl Fetcher {
     /// # Errors
     /// When the platform's certificates cannot be read.
     pub fn new(scope: NetworkScope) -> Result<Self, reqwest::Error> {
-        let builder = reqwest::Client::builder()
+        Self::with_authorities(scope, None)
+    }
+
+    /// As [`Self::new`], for servers whose certificate is signed by one of these authorities, in
+    /// PEM, and by no other.
+    ///
+    /// # Errors
+    /// When they are not certificates in PEM.
+    pub fn trusting(scope: NetworkScope, authorities: &[u8]) -> Result<Self, reqwest::Error> {
+        Self::with_authorities(scope, Some(Certificate::from_pem_bundle(authorities)?))
+    }
+
+    fn with_authorities(
+        scope: NetworkScope,
+        authorities: Option<Vec<Certificate>>,
+    ) -> Result<Self, reqwest::Error> {
+        let mut builder = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::none())
             // A proxy would resolve the address itself.
             .no_proxy();
+        if let Some(authorities) = authorities {
+            builder = builder.tls_certs_only(authorities);
+        }
         let http = match scope {
             NetworkScope::Public => builder.dns_resolver(PublicResolver).build()?,
             NetworkScope::Anywhere => builder.build()?,

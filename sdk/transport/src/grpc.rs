@@ -11,7 +11,7 @@ use crate::{
     transaction_token::Verifier,
 };
 use drawbridge_runtime::{
-    Accepted, Address, BindError, Listen, Readiness, ServiceBuilder, ServiceTasks, metric,
+    Accepted, Address, BindError, Listen, LogLimit, Readiness, ServiceBuilder, ServiceTasks, metric,
 };
 
 use self::{
@@ -147,7 +147,9 @@ impl GrpcServer {
                 return;
             }
         };
-        let checker = MessageChecker::new(self.descriptors, self.request_bytes_max);
+        let refusals = Arc::new(LogLimit::default());
+        let checker =
+            MessageChecker::new(self.descriptors, self.request_bytes_max, Arc::clone(&refusals));
         let read = checker.and_then(|checker| Ok((checker, watch_paths(self.descriptors)?)));
         let (checker, watches) = match read {
             Ok((checker, watches)) => (self.verifier.is_some().then_some(checker), watches),
@@ -162,7 +164,9 @@ impl GrpcServer {
             // Ends calls with an error when the drain timeout has passed, and watches before.
             .layer(DrainLayer::new(&tasks, watches))
             // Rejects callers without a transaction token for this RPC.
-            .option_layer(self.verifier.map(TransactionTokenLayer::new))
+            .option_layer(
+                self.verifier.map(|verifier| TransactionTokenLayer::new(verifier, refusals)),
+            )
             // Rejects messages that the token is not for, and NUL in strings.
             .option_layer(checker.map(MessageLayer::new))
             .into_inner();

@@ -16,14 +16,21 @@ use url::Url;
 
 use self::{
     key::KeySet,
+    metrics::JwksMetrics,
     source::{FetchOutcome, FetchState},
 };
 use crate::fetch::FetchError;
 use drawbridge_runtime::error_chain;
 
-pub use self::{key::VerificationKey, source::KeySource};
+pub use self::{
+    key::{UsableKey, VerificationKey, usable_keys},
+    private_server::PrivateServer,
+    source::{KeySource, metadata_urls},
+};
 
 mod key;
+mod metrics;
+mod private_server;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -77,8 +84,8 @@ pub enum JwksError {
         /// What went wrong.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The key set could not be read from its file.
-    #[error("cannot read the key set {}", path.display())]
+    /// A file of the key set, or one that fetching it needs, cannot be read.
+    #[error("cannot use {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -117,6 +124,7 @@ pub struct Jwks {
 #[derive(Debug)]
 struct Inner {
     source: KeySource,
+    metrics: JwksMetrics,
     limits: JwksLimits,
     keys: ArcSwap<Keys>,
     /// Locked during a fetch, so that fetches are single flight.
@@ -156,6 +164,7 @@ impl Jwks {
         changes: watch::Sender<u64>,
     ) -> Self {
         let inner = Inner {
+            metrics: JwksMetrics::new(source.label()),
             source,
             limits,
             keys: ArcSwap::default(),
@@ -287,6 +296,7 @@ impl Inner {
         last.attempted_at = Some(Instant::now());
         let fetched = self.source.fetch(&mut last.state).await;
         last.failure = fetched.map(|found| self.store(found)).err();
+        self.metrics.record(last.failure.is_some(), self.keys.load().fresh_until);
         last.failure.clone().map_or(Ok(()), Err)
     }
 

@@ -22,5 +22,5 @@ pub use self::{
     grpc::{GrpcServer, GrpcService, Peer},
     metrics::METRICS,
     mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError},
-    status::{status_name, status_text},
+    status::{REASON, status_name, status_text},
 };

@@ -13,10 +13,13 @@ pub(crate) use self::connector::{Connector, MaybeTls};
 use self::identity::Files;
 pub(crate) use self::identity::Identity;
 pub use self::spiffe::{SpiffeId, SpiffeIdError, SvidError};
-use crate::metrics::METRICS;
+use crate::metrics::{CLIENT_HANDSHAKES_FAILED, METRICS};
 use drawbridge_runtime::{
     Address, BindError, Plaintext, Readiness, ServiceBuilder,
-    handshakes::{HandshakeError, HandshakeLimits, Handshakes, count_failed_handshake},
+    handshakes::{
+        HandshakeError, HandshakeLimits, Handshakes, count_failed_handshake,
+        count_failed_handshakes_from_zero,
+    },
     metric,
     socket::ForeignUser,
     tls::{CertificateError, KeyPairFiles},
@@ -153,6 +156,8 @@ impl Peers {
     /// When the files are invalid.
     pub fn start(service: &ServiceBuilder, config: &MtlsConfig) -> Result<Self, MtlsError> {
         metric::describe(METRICS);
+        count_failed_handshakes_from_zero(&verify::REASONS);
+        CLIENT_HANDSHAKES_FAILED.start_at_zero(verify::REASONS.map(|reason| [reason.into()]));
         let peers = Self::open(config)?;
         service.spawn(peers.clone().follow(service.readiness(), service.stopping()));
         Ok(peers)

@@ -6,6 +6,9 @@ use tonic::{Code, Status};
 
 use drawbridge_runtime::error_chain;
 
+/// The metadata key of the reason of a status, where its code is not enough for the caller.
+pub const REASON: &str = "drawbridge-reason";
+
 /// A status as readable text: gRPC's name of the code, the message, and the error chain. The type's
 /// own `Display` prints its source in Rust's debug format.
 #[must_use]

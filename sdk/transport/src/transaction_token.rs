@@ -201,6 +201,21 @@ pub enum TransactionTokenError {
     Keys(#[source] JwksError),
 }
 
+impl TransactionTokenError {
+    /// The word for logs.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Invalid(_) => "invalid",
+            Self::Ambiguous(_) => "ambiguous",
+            Self::OtherRpc => "other_rpc",
+            Self::OtherMessage => "other_message",
+            Self::Keys(_) => "keys_unavailable",
+        }
+    }
+}
+
 /// Verifies transaction tokens for one tool service.
 #[derive(Debug)]
 pub struct Verifier {

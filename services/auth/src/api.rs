@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
+use drawbridge_audit::{AuditLog, Event};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
     introspect_response::Status as IntrospectionStatus, operation::Kind, revoke_response,
@@ -14,9 +15,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authn::{AccessToken, ClientNetwork, Identity, Issuers, TokenVerifier},
-    decision_log::{DecisionEntry, DecisionLog},
     epoch::{self, Epochs},
     policy::{DecisionOutcome, PolicyDecision, PolicyStore},
+    records::{DecisionEntry, unrecorded},
     revocation::Revocations,
     transaction::{Delegation, KeyPeers, MessageBinding, Minter},
 };
@@ -49,7 +50,7 @@ pub(crate) struct Api {
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) minter: Minter,
     pub(crate) peers: Arc<KeyPeers>,
-    pub(crate) log: DecisionLog,
+    pub(crate) audit: AuditLog,
     pub(crate) draining: CancellationToken,
 }
 
@@ -84,7 +85,7 @@ impl AuthService for Api {
                 // The edge generates the id of each request.
                 let ids = Ids { own: call.request_id, caller: None };
                 let context = DecisionContext { ids, started, epoch, network };
-                self.decide(&token, operation, &context)?
+                self.decide(&token, operation, &context).await?
             }
         };
         Ok(Response::new(pb::AuthorizeResponse { outcome: Some(outcome) }))
@@ -211,7 +212,7 @@ struct DecisionContext {
 }
 
 impl Api {
-    fn decide(
+    async fn decide(
         &self,
         token: &AccessToken,
         operation: pb::Operation,
@@ -234,7 +235,7 @@ impl Api {
             .map_err(|_| Status::invalid_argument("operation.message_sha256 must have 32 bytes"))?;
         let decision = policies.decide(identity, kind, &item, arguments);
         let missing_scopes = missing_scopes(identity, &item, policies.scopes(kind, &item));
-        self.log.write(&DecisionEntry {
+        let recorded = self.record(&DecisionEntry {
             request_id: &context.ids.own,
             caller_request_id: context.ids.caller.as_ref(),
             identity,
@@ -246,8 +247,10 @@ impl Api {
             decision: &decision,
             missing_scopes: missing_scopes.as_deref().unwrap_or_default(),
             revision: policies.revision(),
+            epoch: context.epoch,
             took: context.started.elapsed(),
         });
+        recorded.await?;
         // Hide an item that no arguments could allow: the caller must not learn that it exists.
         let denied = |identity: &Identity, decision| {
             let conditional = arguments.map(|_| policies.decide(identity, kind, &item, None));
@@ -282,6 +285,25 @@ impl Api {
         let reusable_for = (!decision.reads_arguments).then(|| reusable_for(token));
         let allowed = allowed(token, minted, Some(decision), &policies, context);
         Ok(authorize_response::Outcome::Allowed(pb::Allowed { reusable_for, ..allowed }))
+    }
+
+    /// Records a decision. If records are required, it returns once the record is on the disk.
+    fn record(
+        &self,
+        entry: &DecisionEntry<'_>,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<'_> {
+        entry.log();
+        let event = self.audit.is_on().then(|| entry.event(&self.audit));
+        async move {
+            match event {
+                Some(event) => self.commit(event).await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    async fn commit(&self, event: Event) -> Result<(), Status> {
+        self.audit.commit(event).await.map_err(|error| unrecorded(&error))
     }
 
     async fn filter(

@@ -7,10 +7,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Json, Router, routing::get};
 use clap::ArgGroup;
+use drawbridge_audit::{AuditConfig, AuditError, AuditLog, EXCHANGE_PATH};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_runtime::{
-    Admin, BindError, Effect, Listen, RunningService, ServiceBuilder, Telemetry, metric,
-    parse_defaults, parse_url_string,
+    Admin, BindError, Effect, Listen, RunningService, ServiceBuilder, Telemetry, parse_defaults,
+    parse_url_string,
 };
 use drawbridge_transport::{
     ChannelError, GrpcServer, MtlsError, MtlsServerConfig, Peers, ReplicaDocuments, SpiffeId,
@@ -21,7 +22,6 @@ use url::Url;
 use crate::{
     api::Api,
     authn::{Audience, IssuerFlags, Issuers, TokenVerifier},
-    decision_log::{DecisionLog, DecisionLogConfig, DecisionLogError},
     epoch::{DecisionInputs, Epochs},
     policy::{
         PolicyStore, STATUS_PATH,
@@ -39,12 +39,12 @@ pub use crate::{
 
 mod api;
 mod authn;
-pub mod decision_log;
 mod digest;
 mod epoch;
 mod metrics;
 pub mod policy;
 mod readiness;
+mod records;
 mod revocation;
 mod transaction;
 
@@ -138,7 +138,7 @@ pub struct Config {
     pub seen: SeenConfig,
     /// What is recorded of decisions.
     #[command(flatten)]
-    pub decision_log: DecisionLogConfig,
+    pub audit: AuditConfig,
 
     /// Who may call, and the certificate that callers see.
     #[command(flatten)]
@@ -209,9 +209,9 @@ pub enum StartError {
     /// The stored revocations cannot be read.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
-    /// The decision log cannot be written.
+    /// The audit log cannot be used.
     #[error(transparent)]
-    DecisionLog(#[from] DecisionLogError),
+    Audit(#[from] AuditError),
     /// The peers cannot be reached by these URLs.
     #[error("invalid --peers")]
     Peers(#[from] ChannelError),
@@ -244,7 +244,7 @@ pub async fn probe_issuers(
 /// If the policies or issuers are invalid, or an address is in use. An unreachable issuer is not an
 /// error: its keys are fetched with the first token.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    metric::describe(METRICS);
+    metrics::register();
     let policies = PolicyStore::start(&config.policies, &config.policy_bundles).await?;
     let policies = Arc::new(policies);
     let status = Arc::clone(&policies);
@@ -263,15 +263,17 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
 
     let builder = ServiceBuilder::new();
     let peers = Peers::start(&builder, &config.mtls.identity)?;
-    let log = DecisionLog::open(&config.decision_log, &builder)?;
-    readiness::watch(&builder, &issuers, &revocations, &log);
+    let audit = AuditLog::open(&config.audit, &builder, "auth")?;
+    readiness::watch(&builder, &issuers, &revocations);
     let keys = Keys::new(&config, &peers)?;
     let mut edges = config.mtls_allow_edge;
     if edges.is_empty() {
         edges.extend(peers.sibling("edge"));
     }
-    builder.spawn(Arc::clone(&policies).follow(builder.readiness(), builder.stopping()));
-    builder.spawn(Arc::clone(&issuers).follow(builder.readiness(), builder.stopping()));
+    let (readiness, stopping) = (builder.readiness(), builder.stopping());
+    builder.spawn(Arc::clone(&policies).follow(audit.clone(), readiness, stopping));
+    let (readiness, stopping) = (builder.readiness(), builder.stopping());
+    builder.spawn(Arc::clone(&issuers).follow(audit.clone(), readiness, stopping));
     builder.spawn(Arc::clone(&revocations).follow(builder.stopping()));
     builder.spawn(Arc::clone(&epochs).follow(builder.stopping()));
     let routes = keys.peers.routes();
@@ -293,22 +295,40 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         epochs,
         minter: Minter::new(&config.transaction_issuer, keys.ttl, Arc::clone(&keys.ring)),
         peers: Arc::clone(&keys.peers),
-        log,
+        audit: audit.clone(),
         edges: edges.clone(),
         draining: builder.draining(),
     };
     let service = AuthServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = GrpcServer::unverified(service).document(routes.clone());
+    let documents = routes.clone().merge(audit.peer_routes());
+    let server = GrpcServer::unverified(service).document(documents);
     let mut mtls = config.mtls;
     mtls.mtls_allow.extend(edges);
     if !config.peers.is_empty() {
+        let replicas = ReplicaDocuments::new(&peers, &config.peers, peers.id())?;
+        exchange_checkpoints(replicas, &audit, &builder);
         mtls.mtls_allow.extend(peers.id().cloned());
     }
     let address = server.accept(&peers, &mtls)?.start(&builder, &config.listen)?;
     keys.start(&builder);
     builder.readiness().set_ready();
     let admin = Admin::new(&config.admin_listen, telemetry).with_routes(routes);
-    Ok(builder.finish(address, admin.with_operator_routes(status))?)
+    let operator = status.merge(audit.admin_routes());
+    Ok(builder.finish(address, admin.with_operator_routes(operator))?)
+}
+
+/// Exchanges checkpoints of the audit log with the other replicas, so that each log is evidence of
+/// the others. Edges do the same with this one.
+fn exchange_checkpoints(replicas: ReplicaDocuments, audit: &AuditLog, builder: &ServiceBuilder) {
+    let (audit, stopping, replicas) = (audit.clone(), builder.stopping(), Arc::new(replicas));
+    let send = move |message| {
+        let replicas = Arc::clone(&replicas);
+        async move {
+            let answers = replicas.post(EXCHANGE_PATH, message).await;
+            answers.into_iter().map(|answer| (answer.replica, answer.body)).collect()
+        }
+    };
+    builder.spawn(async move { audit.exchange(send, stopping).await });
 }
 
 /// The keys of this replica, and the exchange with its peers.

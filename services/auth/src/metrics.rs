@@ -1,16 +1,29 @@
 //! The metrics of auth.
 
+use drawbridge_proto::auth::v1::unverified::Reason;
+use drawbridge_runtime::metric;
+
+/// Describes the metrics of auth to the current recorder. Counters whose labels are known start at
+/// zero.
+pub(crate) fn register() {
+    metric::describe(METRICS);
+    let reasons = [Reason::Keys, Reason::Introspection, Reason::Busy];
+    let refused = ["kind", "thumbprint", "too_many"];
+    PEER_KEYS_REFUSED.start_at_zero(refused.map(|reason| [reason.into()]));
+    TOKENS_UNVERIFIED.start_at_zero(reasons.map(|reason| [reason.as_str_name().into()]));
+}
+
 drawbridge_runtime::metric_table! {
     /// Decisions, by operation and outcome.
     DECISIONS: Counter<Count> = "auth_decisions_total" ["operation", "outcome"];
-    /// Decision records that could not be written.
-    DECISION_LOG_ERRORS: Counter<Count> = "auth_decision_log_errors_total" [];
 
     /// 1 while the policies in force are those of their source.
     POLICIES_CURRENT: Gauge<Count> = "auth_policies_current" [];
     /// 1 for the policies in force: their digest, the revision of their bundle (empty: none), and
     /// where they come from. 0 for those before them.
     POLICY_REVISION_INFO: Gauge<Count> = "auth_policy_revision_info" ["revision", "bundle", "source"];
+    /// Since when the policies in force are, in seconds since 1970.
+    POLICIES_SINCE: Gauge<Seconds> = "auth_policies_since_timestamp_seconds" [];
     /// 1 while the policy bundle is past its `not_after`, and no newer one has arrived.
     POLICY_BUNDLE_EXPIRED: Gauge<Count> = "auth_policy_bundle_expired" [];
     /// Edits of policies and bundles that were rejected.

@@ -22,6 +22,7 @@ pub use self::{
     case::{CaseResult, cases},
     decision::{DecisionOutcome, PolicyDecision, Shadow},
     problem::{PolicyError, Problem, Severity},
+    replay::{Replayed, recorded_principal},
     status::{BundleStatus, PolicyStatus, STATUS_PATH},
     store::PolicyStore,
     suggestion::suggest,
@@ -44,6 +45,7 @@ mod members;
 mod names;
 mod operation;
 mod problem;
+mod replay;
 mod source;
 mod status;
 mod store;
@@ -56,6 +58,9 @@ mod workspace;
 /// How many pairs of caller and item are cached, and how long after their last use.
 const PARTIAL_DECISIONS_MAX: u64 = 300_000;
 const PARTIAL_DECISIONS_IDLE: Duration = Duration::from_secs(600);
+
+/// The end of the revision of policies that deny everything.
+const DENYING: &str = "-expired";
 
 /// The policies in force, with their schema and catalog.
 #[derive(Debug)]
@@ -77,6 +82,25 @@ impl Policies {
     #[must_use]
     pub fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// The same without any item, so that every decision is a denial.
+    fn denying(&self) -> Self {
+        Self {
+            revision: format!("{}{DENYING}", self.revision),
+            schema: self.schema.clone(),
+            catalog: Catalog::default(),
+            members: Memberships::default(),
+            index: PolicyIndex::default(),
+            all: PolicySets::default(),
+            meta: HashMap::new(),
+            callers: Cache::new(0),
+        }
+    }
+
+    /// Whether they deny everything.
+    fn is_denying(&self) -> bool {
+        self.revision.ends_with(DENYING)
     }
 
     /// The catalog item of an RPC, for callers that name the RPC.

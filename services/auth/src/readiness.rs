@@ -5,15 +5,10 @@ use std::{future::ready, sync::Arc};
 
 use drawbridge_runtime::{Effect, ServiceBuilder};
 
-use crate::{authn::Issuers, decision_log::DecisionLog, revocation::Revocations};
+use crate::{authn::Issuers, revocation::Revocations};
 
 /// Watches what auth needs.
-pub(crate) fn watch(
-    builder: &ServiceBuilder,
-    issuers: &Arc<Issuers>,
-    revocations: &Revocations,
-    log: &DecisionLog,
-) {
+pub(crate) fn watch(builder: &ServiceBuilder, issuers: &Arc<Issuers>, revocations: &Revocations) {
     let (readiness, stopping) = (builder.readiness(), builder.stopping());
     builder.spawn(Arc::clone(issuers).fetch_ahead(stopping.clone()));
     let issuers = Arc::clone(issuers);
@@ -30,15 +25,5 @@ pub(crate) fn watch(
         ready((*readable.borrow()).then_some(()).ok_or_else(reason))
     };
     let condition = readiness.condition("revocations", Effect::Required);
-    builder.spawn(condition.monitor(check, stopping.clone()));
-
-    // Decisions do not depend on it.
-    if let Some(is_failing) = log.is_failing() {
-        let check = move || {
-            let reason = || Err("lines cannot be written: see the log".to_owned());
-            ready(if is_failing() { reason() } else { Ok(()) })
-        };
-        let condition = readiness.condition("decision_log", Effect::Degrading);
-        builder.spawn(condition.monitor(check, stopping));
-    }
+    builder.spawn(condition.monitor(check, stopping));
 }

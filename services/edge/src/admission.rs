@@ -2,17 +2,14 @@
 //! bounds, asks auth whether the caller may perform the operation, and plans the rest of the
 //! request.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::{Request, State},
     response::Response,
 };
-use drawbridge_runtime::{RequestId, trace};
+use drawbridge_runtime::RequestId;
 use drawbridge_transport::CallContext;
 use http::{HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
@@ -20,13 +17,15 @@ use serde_json::Value;
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    admitted::{Accepts, Admission, Kind, Message, OTHER, Plan},
+    admitted::{Accepts, Admission, Kind, Message, Plan},
     authorizer::{Authorizer, Reauthorizer},
     budget::{BodyBudget, ResponseBudget, discard},
     catalog::Catalogs,
     mcp::McpServer,
     metadata::{Endpoint, ProtectedResource},
+    recorder::{CallRecorder, CallRecords, Ending},
     refusal::Refusal,
+    request_log::RequestLog,
     traffic::limits::{RateLimitStatus, RateLimiter, client_address},
     traffic::queue::{AdmissionController, CallerHash, TokenBearer},
 };
@@ -34,7 +33,7 @@ use crate::{
 use self::{
     headers::{accept, bearer_token, check_headers},
     params::ParamsLimits,
-    telemetry::{record_duration, request_span},
+    telemetry::request_span,
 };
 
 mod charge;
@@ -57,6 +56,7 @@ pub(crate) struct AdmissionState {
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) bodies: Arc<BodyBudget>,
     pub(crate) responses: Arc<ResponseBudget>,
+    pub(crate) records: Arc<CallRecords>,
 }
 
 /// Admits a request and handles it, or rejects it.
@@ -65,29 +65,31 @@ pub(crate) async fn admit(State(state): State<Arc<AdmissionState>>, request: Req
     let mut context = CallContext::new(request_id, REQUEST_TIMEOUT);
     context.client_address = Some(client_address(request.extensions()));
     let endpoint = Endpoint::at(&state.resource, request.uri().path());
-    let started = Instant::now();
+    let log = request.extensions().get::<Arc<RequestLog>>().cloned();
+    let recorder = CallRecorder::begin(&state.records, &context, request.extensions().get(), log);
+    let arrival = Arrival { context, endpoint, recorder };
     let (mut parts, body) = request.into_parts();
     // Removed, so that nothing behind admission can log or forward it.
     let token = parts.headers.remove(header::AUTHORIZATION);
     let admitted = match parts.method {
         // Boxed, so that the future that waits for the response is small.
-        Method::POST => {
-            Box::pin(state.admit_message(&context, &endpoint, &mut parts, token, body)).await
-        }
+        Method::POST => Box::pin(state.admit_message(&arrival, &mut parts, token, body)).await,
         _ => {
-            let admitted =
-                Box::pin(state.admit_other(&context, &endpoint, &mut parts, token)).await;
+            let admitted = Box::pin(state.admit_other(&arrival, &mut parts, token)).await;
             admitted.map(|admission| (admission, None))
         }
     };
     let rate_limit = parts.extensions.remove::<RateLimitStatus>();
     let handled = match admitted {
-        Ok((admission, message)) => state.handle(admission, message, &parts, started).await,
+        Ok((admission, message)) => state.handle(admission, message, &parts).await,
         Err(rejection) => Err(rejection),
     };
     let mut response = match handled {
         Ok(response) => response,
         Err((id, refusal)) => {
+            let Arrival { context, endpoint, recorder } = arrival;
+            let recorded = recorder.end(Ending::from(&refusal), 0).await;
+            let refusal = recorded.err().unwrap_or(refusal);
             let mut response =
                 refusal.into_response(id, &context.request_id, &state.challenge_endpoint(endpoint));
             // The server closes a connection with an unread body; the client should know.
@@ -101,6 +103,13 @@ pub(crate) async fn admit(State(state): State<Arc<AdmissionState>>, request: Req
         rate_limit.write_headers(response.headers_mut());
     }
     response
+}
+
+/// A request as it arrived.
+struct Arrival {
+    context: CallContext,
+    endpoint: Endpoint,
+    recorder: Arc<CallRecorder>,
 }
 
 /// Marks a request whose body was not read to its end.
@@ -144,22 +153,27 @@ impl AdmissionState {
         admission: Admission,
         message: Option<Message>,
         parts: &Parts,
-        started: Instant,
     ) -> Result<Response, Rejection> {
         let span = admission.span.clone();
         let Some(message) = message else {
             let handling =
                 self.server.handle_session_method(&admission, &parts.method, &parts.headers);
-            return handling.instrument(span).await.map_err(|refusal| (Value::Null, refusal));
+            let handled = handling.instrument(span).await;
+            // It makes no call.
+            handled.iter().for_each(|_| admission.recorder.discard());
+            return handled.map_err(|refusal| (Value::Null, refusal));
         };
-        let (method, id) = (admission.method, message.id.clone());
-        let tool = admission.plan.tool().map(|tool| tool.item.name.clone());
+        let (id, kind, recorder) =
+            (message.id.clone(), message.kind, Arc::clone(&admission.recorder));
         let handling =
             self.server.handle(admission, message, &parts.headers).instrument(span.clone());
         let handled = Box::pin(handling).await;
-        record_duration(method, tool, started.elapsed());
+        if handled.is_ok() && kind != Kind::Request {
+            // It is recorded with the request that it belongs to.
+            recorder.discard();
+        }
         handled.map_err(|refusal| {
-            span.record("error.type", refusal.reason());
+            refusal.record_code(&span);
             (id, refusal)
         })
     }
@@ -167,13 +181,13 @@ impl AdmissionState {
     /// Admits a GET or DELETE, which belongs to a session.
     async fn admit_other(
         &self,
-        context: &CallContext,
-        endpoint: &Endpoint,
+        arrival: &Arrival,
         parts: &mut Parts,
         token: Option<HeaderValue>,
     ) -> Result<Admission, Rejection> {
+        let Arrival { context, endpoint, recorder } = arrival;
         let rejection = |refusal| (Value::Null, refusal);
-        let authenticated = self.authenticate(context, endpoint, parts, token).await;
+        let authenticated = self.authenticate(arrival, parts, token).await;
         let (token, bearer, principal) = authenticated.map_err(rejection)?;
         let allowed = match self.authorizer.connect(context, &token, &endpoint.resource()).await {
             Ok(allowed) => allowed,
@@ -187,7 +201,6 @@ impl AdmissionState {
             self.responses.admit(principal).await.map_err(rejection)?;
         }
         Ok(Admission {
-            method: OTHER,
             context: context.clone(),
             grant: allowed.grant(),
             reauthorizer: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
@@ -195,7 +208,8 @@ impl AdmissionState {
             // Without an Accept header the client accepts a stream.
             accepts: accept(&parts.headers).unwrap_or(Accepts::Json),
             budget: self.responses.for_caller(principal),
-            span: Span::none(),
+            span: Span::current(),
+            recorder: Arc::clone(recorder),
             _permits: None,
         })
     }
@@ -205,8 +219,7 @@ impl AdmissionState {
     /// requests of that address.
     async fn authenticate(
         &self,
-        context: &CallContext,
-        endpoint: &Endpoint,
+        Arrival { context, endpoint, recorder }: &Arrival,
         parts: &Parts,
         token: Option<HeaderValue>,
     ) -> Result<(SecretString, TokenBearer, CallerHash), Refusal> {
@@ -216,17 +229,15 @@ impl AdmissionState {
         };
         let bearer = self.controller.bearer(&token);
         if let Some(principal) = bearer.principal() {
+            self.controller.principal(&bearer).iter().for_each(|it| recorder.authenticated(it));
             return Ok((token, bearer, principal));
         }
         self.charge_address(parts).await?;
         let queued = self.controller.acquire(&bearer, client_address(&parts.extensions)).await;
         let _permit = queued.map_err(|_| Refusal::Overloaded)?;
-        let span = tracing::info_span!("authenticate", request_id = %context.request_id);
-        trace::continue_from(&span, &trace::Headers(&parts.headers));
         let resource = endpoint.resource();
-        let authenticating =
-            self.authorizer.authenticate(context, &token, &resource).instrument(span);
-        let allowed = authenticating.await?;
+        let allowed = self.authorizer.authenticate(context, &token, &resource).await?;
+        recorder.authenticated(&allowed.principal);
         let principal = self.controller.mark_authenticated(&bearer, &allowed.principal);
         Ok((token, bearer.authenticated(principal), principal))
     }
@@ -248,14 +259,14 @@ impl AdmissionState {
 
     async fn admit_message(
         &self,
-        context: &CallContext,
-        endpoint: &Endpoint,
+        arrival: &Arrival,
         parts: &mut Parts,
         token: Option<HeaderValue>,
         body: Body,
     ) -> Result<(Admission, Option<Message>), Rejection> {
+        let Arrival { context, endpoint, recorder } = arrival;
         let rejection = |refusal| (Value::Null, refusal);
-        let authenticated = self.authenticate(context, endpoint, parts, token).await;
+        let authenticated = self.authenticate(arrival, parts, token).await;
         let (token, bearer, principal) = match authenticated {
             Ok(authenticated) => authenticated,
             Err(refusal) => {
@@ -275,7 +286,9 @@ impl AdmissionState {
         let limits = ParamsLimits::from(self.bodies.limits());
         let read = read.and_then(|(body, mut permit)| {
             let accepts = check_headers(parts)?;
-            Ok((Message::parse(&body, limits, &mut permit)?, permit, accepts))
+            let message = Message::parse(&body, limits, &mut permit)?;
+            recorder.parsed(message.known_method(), message.revision(), body.len());
+            Ok((message, permit, accepts))
         });
         let (message, body_permit, accepts) = match read {
             Ok(read) => read,
@@ -293,8 +306,9 @@ impl AdmissionState {
         }
 
         let span = request_span(&message, context, parts);
-        let planning =
-            plan::plan_message(self, context, endpoint, &token, &message).instrument(span.clone());
+        recorder.traced(&span);
+        recorder.check().map_err(|refusal| (message.id.clone(), refusal))?;
+        let planning = plan::plan_message(self, arrival, &token, &message).instrument(span.clone());
         let planned = match planning.await {
             Ok((plan, grant)) => {
                 let charged = self.charge_caller(parts, &grant.principal, plan.tool()).await;
@@ -309,12 +323,11 @@ impl AdmissionState {
             }
         };
         let (plan, grant) = planned.map_err(|refusal| {
-            span.record("error.type", refusal.reason());
+            refusal.record_code(&span);
             (message.id.clone(), refusal)
         })?;
         self.check_endpoint(endpoint).map_err(|refusal| (message.id.clone(), refusal))?;
         let admission = Admission {
-            method: message.known_method(),
             context: context.clone(),
             grant,
             reauthorizer: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
@@ -324,6 +337,7 @@ impl AdmissionState {
             accepts,
             budget: self.responses.for_caller(principal),
             span,
+            recorder: Arc::clone(recorder),
         };
         Ok((admission, Some(message)))
     }

@@ -1,7 +1,7 @@
 //! What was admitted: the request, its message, and what remains to be done for it. Only the
 //! `Reauthorizer` has the caller's token, and no other code can read it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use drawbridge_transport::CallContext;
 use tracing::Span;
@@ -9,12 +9,13 @@ use tracing::Span;
 use crate::{
     authorizer::{Grant, Reauthorizer},
     budget::{BodyPermit, CallerBudget},
+    recorder::CallRecorder,
     traffic::queue::RequestPermit,
 };
 
 pub(crate) use self::{
     cursor::{Cursor, PAGE_ITEMS_MAX},
-    message::{ID_BYTES_MAX, Kind, Message, OTHER, truncate},
+    message::{ID_BYTES_MAX, Kind, Message},
     operation::{operation, operation_on, read_operation},
     plan::{Call, Plan, ResourceWatch, ServiceLists},
 };
@@ -27,8 +28,6 @@ mod plan;
 /// An admitted request, and what remains to be done for it.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// The method, or `other`.
-    pub(crate) method: &'static str,
     pub(crate) context: CallContext,
     pub(crate) grant: Grant,
     /// Asks auth again while the request continues.
@@ -38,6 +37,8 @@ pub(crate) struct Admission {
     /// The memory budget of its response.
     pub(crate) budget: CallerBudget,
     pub(crate) span: Span,
+    /// Writes the record of the request.
+    pub(crate) recorder: Arc<CallRecorder>,
     /// Absent for a stream that only listens: it does not count as in progress.
     pub(crate) _permits: Option<(RequestPermit, BodyPermit)>,
 }

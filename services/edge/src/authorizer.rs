@@ -9,9 +9,10 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response,
     filter_catalog_response, operation::Kind,
 };
+use drawbridge_runtime::{LogLimit, RequestId, trace};
 use drawbridge_transport::{
-    BalancedChannel, CallContext, ChannelError, LoggedCaller, Peers, ReplicaCounts, SpiffeId,
-    client_span, end_client_span, log_call,
+    BalancedChannel, CallContext, ChannelError, Peers, REASON, ReplicaCounts, SpiffeId,
+    client_span, end_client_span, status_name,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
@@ -19,10 +20,11 @@ use tokio::{
     time::timeout_at,
 };
 use tonic::{Code, Request, Response, Status};
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, Span, field::Empty};
 use url::Url;
 
 use crate::{
+    error_codes,
     metrics::{AUTH_FAILOVERS, DECISIONS},
     refusal::Refusal,
 };
@@ -55,6 +57,8 @@ pub(crate) struct Authorizer {
     decisions: Arc<DecisionCache>,
     /// Permits to renew stream leases.
     renewals: Arc<Semaphore>,
+    /// Bounds the log lines while auth is unavailable.
+    failures: Arc<LogLimit>,
 }
 
 /// A decision that allows an operation.
@@ -66,7 +70,11 @@ pub(crate) struct Allowed {
     /// When the access token expires.
     pub(crate) expires_at: Option<SystemTime>,
     token: Option<Arc<SecretString>>,
-    decision: Arc<pb::Decision>,
+    pub(crate) decision: Arc<pb::Decision>,
+    /// The request in which auth made the decision, by whose id it recorded it.
+    pub(crate) decided_in: RequestId,
+    /// Whether an earlier request asked for the decision.
+    pub(crate) is_cached: bool,
 }
 
 /// The admitted caller, and how long its admission is valid.
@@ -101,9 +109,11 @@ impl Allowed {
     }
 }
 
-impl From<pb::Allowed> for Allowed {
-    fn from(allowed: pb::Allowed) -> Self {
+impl Allowed {
+    fn new(allowed: pb::Allowed, decided_in: RequestId) -> Self {
         Self {
+            decided_in,
+            is_cached: false,
             principal: Arc::new(allowed.principal.unwrap_or_default()),
             epoch: allowed.epoch,
             expires_at: allowed.expires_at.and_then(|time| time.try_into().ok()),
@@ -131,6 +141,7 @@ impl Authorizer {
             channel,
             decisions: Arc::new(DecisionCache::new(epochs)),
             renewals: Arc::new(Semaphore::new(RENEWALS_MAX)),
+            failures: Arc::default(),
         })
     }
 
@@ -146,21 +157,13 @@ impl Authorizer {
         context: &CallContext,
         token: &SecretString,
         resource: &str,
-        operation: pb::Operation,
+        operation: &pb::Operation,
     ) -> Result<Allowed, Refusal> {
-        self.decide(context, token, resource, operation, record_cached).await
-    }
-
-    /// Authorizes an operation that is not complete yet. `authorize` follows once it is, so this
-    /// decision is not recorded.
-    pub(crate) async fn precheck(
-        &self,
-        context: &CallContext,
-        token: &SecretString,
-        resource: &str,
-        operation: pb::Operation,
-    ) -> Result<Allowed, Refusal> {
-        self.decide(context, token, resource, operation, |_, _, _| {}).await
+        let span = authorization_span(operation);
+        let deciding = self.decide(context, token, resource, operation);
+        let ruling = deciding.instrument(span.clone()).await;
+        record_ruling(&span, ruling.as_ref());
+        ruling
     }
 
     async fn decide(
@@ -168,18 +171,17 @@ impl Authorizer {
         context: &CallContext,
         token: &SecretString,
         resource: &str,
-        operation: pb::Operation,
-        record: impl FnOnce(&CallContext, &pb::Operation, &Allowed),
+        operation: &pb::Operation,
     ) -> Result<Allowed, Refusal> {
-        let key = DecisionKey::new(token, resource, &operation);
+        let key = DecisionKey::new(token, resource, operation);
         let period = match self.decisions.get(&key) {
             Ok(allowed) => {
-                record(context, &operation, &allowed);
-                return Ok(allowed);
+                DECISIONS.with(["cache".into()]).increment(1);
+                return Ok(Allowed { is_cached: true, ..allowed });
             }
             Err(period) => period,
         };
-        let decision = self.request_decision(context, token, resource, operation).await;
+        let decision = self.request_decision(context, token, resource, operation.clone()).await;
         if let Err(Refusal::Unauthenticated { description: Some(description) }) = &decision {
             let key = DecisionKey::new(token, resource, &connect_operation());
             self.decisions.insert_rejected(key, period, description);
@@ -212,16 +214,17 @@ impl Authorizer {
         match response.outcome {
             Some(authorize_response::Outcome::Allowed(allowed)) => {
                 let reusable_for = allowed.reusable_for.and_then(|ttl| ttl.try_into().ok());
-                Ok((allowed.into(), reusable_for))
+                Ok((Allowed::new(allowed, context.request_id.clone()), reusable_for))
             }
             Some(authorize_response::Outcome::Unauthenticated(reason)) => {
                 Err(unauthenticated(reason))
             }
             Some(authorize_response::Outcome::InsufficientScope(missing)) => {
-                Err(Refusal::InsufficientScope { scopes: missing.scopes })
+                let principal = Arc::new(missing.principal.unwrap_or_default());
+                Err(Refusal::InsufficientScope { scopes: missing.scopes, principal })
             }
             Some(authorize_response::Outcome::Denied(denied)) => {
-                Err(Refusal::Denied { item, reason: denied.reason, is_hidden: denied.hidden })
+                Err(Refusal::Denied { item, is_hidden: denied.hidden, denied: denied.into() })
             }
             Some(authorize_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
@@ -235,7 +238,7 @@ impl Authorizer {
         token: &SecretString,
         resource: &str,
     ) -> Result<Allowed, Refusal> {
-        self.authorize(context, token, resource, connect_operation()).await
+        self.authorize(context, token, resource, &connect_operation()).await
     }
 
     /// Authenticates an unknown caller. A token that auth rejected recently causes no request to
@@ -251,7 +254,7 @@ impl Authorizer {
                 DECISIONS.with(["refused".into()]).increment(1);
                 Err(Refusal::Unauthenticated { description: Some(description.to_string()) })
             }
-            None => self.decide(context, token, resource, connect_operation(), |_, _, _| {}).await,
+            None => self.connect(context, token, resource).await,
         }
     }
 
@@ -297,20 +300,39 @@ impl Authorizer {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let context = context.with_timeout(AUTH_TIMEOUT);
-        let span = client_span(rpc);
-        let calling = async {
+        let attempt = async |span: Span| {
             let client = AuthServiceClient::new(self.channel.clone());
-            match send(client.clone(), context.outgoing(message.clone())).await {
-                Err(status) if status.code() == Code::Unavailable => {
-                    let again = send(client, context.outgoing(message)).await;
-                    again.inspect(|_| AUTH_FAILOVERS.get().increment(1))
-                }
-                result => result,
-            }
+            let calling = async { send(client, context.outgoing(message.clone())).await };
+            let calling = calling.instrument(span.clone());
+            let late = |_| Err(Status::deadline_exceeded("auth did not respond in time"));
+            let response = timeout_at(context.deadline.into(), calling).await.unwrap_or_else(late);
+            end_client_span(&span, response.as_ref().map_or_else(Status::code, |_| Code::Ok));
+            response
         };
-        let response = timeout_at(context.deadline.into(), calling.instrument(span.clone())).await;
-        let late = |_| Err(Status::deadline_exceeded("auth did not respond in time"));
-        Ok(end_span(response.unwrap_or_else(late), &span)?.into_inner())
+        let first = client_span(rpc);
+        let retried = trace::context_of(&first);
+        let response = match attempt(first).await {
+            Err(status) if status.code() == Code::Unavailable => {
+                let again = client_span(rpc);
+                retried.iter().for_each(|first| trace::link(&again, first));
+                attempt(again).await.inspect(|_| AUTH_FAILOVERS.get().increment(1))
+            }
+            response => response,
+        };
+        response.map(Response::into_inner).map_err(|status| self.unavailable(&status))
+    }
+
+    /// Logs why auth cannot be asked, once in a while: all calls fail for the same reason.
+    fn unavailable(&self, status: &Status) -> Refusal {
+        let reason = status.metadata().get(REASON).and_then(|reason| reason.to_str().ok());
+        if reason == Some(error_codes::AUDIT_UNAVAILABLE.reason) {
+            return Refusal::AuditUnavailable;
+        }
+        let (code, detail) = (status_name(status.code()), status.message());
+        if let Some(suppressed) = self.failures.permit(code) {
+            tracing::error!(code, detail, suppressed, "auth is unavailable");
+        }
+        Refusal::AuthUnavailable
     }
 }
 
@@ -324,28 +346,55 @@ fn client_address(context: &CallContext) -> String {
     context.client_address.map_or_else(String::new, |address| address.to_string())
 }
 
-/// Records the use of a cached decision: the decision log of auth contains the decision only once.
-fn record_cached(context: &CallContext, operation: &pb::Operation, allowed: &Allowed) {
-    DECISIONS.with(["cache".into()]).increment(1);
-    let pb::Decision { policy_ids, policy_revision } = &*allowed.decision;
-    let item = operation.item.as_ref().map_or("", |item| item.name.as_str());
-    let operation = operation.kind().as_str_name();
-    log_call!(
-        LoggedCaller::new(&allowed.principal, None),
-        request_id = %context.request_id,
-        item, operation, ?policy_ids, policy_revision,
-        "cached decision used"
-    );
+/// The span of a decision, whether auth makes it or an earlier one is used.
+fn authorization_span(operation: &pb::Operation) -> Span {
+    let is_connect = operation.kind() == Kind::Connect;
+    tracing::info_span!(
+        "authorize",
+        otel.name = if is_connect { "authenticate" } else { "authorize" },
+        otel.status_code = Empty,
+        error.type = Empty,
+        drawbridge.operation = operation.kind().as_str_name(),
+        drawbridge.item = operation.item.as_ref().map(|item| item.name.as_str()),
+        drawbridge.decision.outcome = Empty,
+        drawbridge.decision.source = Empty,
+        drawbridge.decision.epoch = Empty,
+        drawbridge.policy.revision = Empty,
+    )
 }
 
-fn end_span<T>(response: Result<T, Status>, span: &Span) -> Result<T, Refusal> {
-    let code = response.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
-    end_client_span(span, code);
-    response.map_err(|status| {
-        let (code, message) = (status.code(), status.message());
-        span.in_scope(|| tracing::error!(?code, detail = message, "auth is unavailable"));
-        Refusal::AuthUnavailable
-    })
+fn record_ruling(span: &Span, ruling: Result<&Allowed, &Refusal>) {
+    if span.is_disabled() {
+        return;
+    }
+    let decision = match ruling {
+        Ok(allowed) => {
+            span.record("drawbridge.decision.outcome", "allow");
+            let source = if allowed.is_cached { "cache" } else { "auth" };
+            span.record("drawbridge.decision.source", source);
+            span.record("drawbridge.decision.epoch", allowed.epoch);
+            Some(&*allowed.decision)
+        }
+        Err(refusal) => {
+            span.record("drawbridge.decision.outcome", refusal.reason());
+            if matches!(refusal, Refusal::AuthUnavailable | Refusal::Unverified) {
+                span.record("error.type", refusal.reason()).record("otel.status_code", "ERROR");
+            }
+            match refusal {
+                Refusal::Denied { denied, .. } => {
+                    // No denial is cached.
+                    span.record("drawbridge.decision.source", "auth");
+                    denied.decision.as_ref()
+                }
+                _ => None,
+            }
+        }
+    };
+    let decision = decision.filter(|decision| !decision.policy_revision.is_empty());
+    if let Some(pb::Decision { policy_ids, policy_revision }) = decision {
+        span.record("drawbridge.policy.revision", policy_revision);
+        trace::set_list(span, "drawbridge.policy.ids", policy_ids);
+    }
 }
 
 fn unauthenticated(reason: pb::Unauthenticated) -> Refusal {

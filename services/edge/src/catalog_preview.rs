@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::{
     catalog::{Catalog, CatalogConfig, CatalogLock, LockEnforcer, read_contract},
-    config::{Services, lock_path, parse},
+    config::{OtherServices, lock_path, parse},
     discovery::{ContractError, load_contract},
 };
 
@@ -86,8 +86,11 @@ pub async fn preview_catalog(
     contracts: &[Contract],
 ) -> Result<CatalogPreview, PreviewError> {
     let text = config.map(ConfigText::read).transpose()?;
-    let config =
-        text.as_ref().map(|text| parse(text, &Services::new())).transpose()?.unwrap_or_default();
+    let config = text
+        .as_ref()
+        .map(|text| parse(text, &OtherServices::default()))
+        .transpose()?
+        .unwrap_or_default();
     let mut found = Vec::new();
     for one in contracts {
         found.extend(by_namespace(one)?);
@@ -117,6 +120,7 @@ pub async fn preview_catalog(
         overlay: Arc::new(config.overlay),
         lock: None,
         namespaces: Arc::new(namespaces),
+        awaits_services: false,
     };
     let empty = Catalog::default().with_config(&catalog_config);
     let catalog = found.into_iter().fold(empty, |catalog, (namespace, contract)| {

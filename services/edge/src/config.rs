@@ -14,11 +14,13 @@ pub use self::{
 };
 pub(crate) use self::{
     file::{ConfigFile, ConfigSources, ParsedConfig, RuntimePolicy, lock_path, parse},
+    record::record_change,
     reloadable::Reloadable,
 };
 
 mod file;
 mod named;
+mod record;
 mod reloadable;
 
 /// A tool service and its address.
@@ -68,6 +70,21 @@ pub(crate) struct ServiceSettings {
     /// Its required SPIFFE id. Absent: a sibling of the edge's own id, with the namespace as last
     /// segment.
     pub(crate) spiffe_id: Option<SpiffeId>,
+}
+
+/// The services that do not come from the config file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OtherServices {
+    /// Those of flags.
+    pub(crate) flags: Services,
+    /// Whether more of them are discovered, so that the file may name any.
+    pub(crate) are_discovered: bool,
+}
+
+impl From<Services> for OtherServices {
+    fn from(flags: Services) -> Self {
+        Self { flags, are_discovered: false }
+    }
 }
 
 /// The services that flags name. A repeated namespace has several replicas.

@@ -1,31 +1,48 @@
 //! Discovers what tool services offer and follows changes.
 //!
 //! Each service has its own task that reads its contract at the start and on each change. The set
-//! of services follows the config file.
+//! of services follows the config file and, where that is configured, Kubernetes' Services.
 
-use std::{collections::BTreeMap, future::ready, sync::Arc, time::Duration};
-
-use drawbridge_config::Namespace;
-use drawbridge_runtime::{
-    Effect, Readiness, ServiceBuilder,
-    follow::{FollowReport, FollowedFiles},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::ready,
+    sync::Arc,
+    time::Duration,
 };
+
+use drawbridge_audit::AuditLog;
+use drawbridge_config::Namespace;
+use drawbridge_runtime::{Effect, Readiness, ServiceBuilder, error_chain};
 use drawbridge_transport::{BalancedChannel, ChannelError, Peers};
 use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use self::service::ServiceWatcher;
+use self::{
+    follow::FollowedConfig,
+    kubernetes::{Addressing, Found, Selection, Service},
+    service::ServiceWatcher,
+};
 use crate::{
     StartError,
     catalog::{CatalogConfig, Catalogs, LockEnforcer, Overlay},
-    config::{ConfigFile, ConfigSources, ParsedConfig, Reloadable, ServiceSettings, Services},
-    metrics::{CONFIG_CURRENT, CONFIG_RELOADS_FAILED},
+    config::{
+        ConfigFile, OtherServices, ParsedConfig, Reloadable, ServiceSettings, Services,
+        record_change,
+    },
+    metrics::DISCOVERED_SERVICES,
 };
 
 pub(crate) use self::service::load_contract;
-pub use self::service::{ContractError, DESCRIPTOR_SET_BYTES_MAX};
+pub use self::{
+    kubernetes::{
+        KubernetesConfig, KubernetesError, KubernetesNamespace, KubernetesNamespaceError,
+    },
+    service::{ContractError, DESCRIPTOR_SET_BYTES_MAX},
+};
 
+mod follow;
 mod health;
+mod kubernetes;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -50,25 +67,33 @@ impl PollIntervals {
 /// service was read, or failed, once.
 ///
 /// # Errors
-/// When the config file or an address is invalid.
+/// When the config file or an address is invalid, or Kubernetes' API server is not known.
 pub(crate) async fn start(
     builder: &ServiceBuilder,
     flags: Services,
     file: Option<ConfigFile>,
-    discovery: Discovery,
+    kubernetes: &KubernetesConfig,
+    audit: &AuditLog,
+    mut discovery: Discovery,
 ) -> Result<(), StartError> {
-    let mut discovery = discovery;
     discovery.readiness = builder.readiness();
+    let others = OtherServices { flags, are_discovered: kubernetes.discover_kubernetes };
     let (sources, config) = match &file {
         Some(file) => {
             let sources = file.read().await?;
-            let config = sources.parse(&flags).await?;
+            let config = sources.parse(&others).await?;
+            record_change(audit, file.path(), Some(&sources), Ok(()));
             (Some(sources), config)
         }
-        None => (None, ParsedConfig { services: flags.clone(), ..ParsedConfig::default() }),
+        None => {
+            let services = others.flags.clone();
+            (None, ParsedConfig { services, ..ParsedConfig::default() })
+        }
     };
-    let first_reads =
-        discovery.apply(config.services, config.overlay, config.lock_enforcer).await?;
+    let mut found = kubernetes::start(builder, kubernetes).await?;
+    discovery.found = found.borrow_and_update().clone();
+    let overlay = Arc::new(config.overlay);
+    let first_reads = discovery.apply(config.services, overlay, config.lock_enforcer).await?;
     discovery.reloadable.set(config.policy).await;
 
     let (readiness, stopping) = (builder.readiness(), builder.stopping());
@@ -80,34 +105,14 @@ pub(crate) async fn start(
             catalogs.warn_of_unknown_tools();
         }
     });
-    let files = file.map(|file| {
-        let read = move || Ok(ConfigSources::read(file.path())?);
-        FollowedFiles::new(report(), read, builder.readiness(), builder.stopping())
-    });
+    let file = file
+        .zip(sources)
+        .map(|(file, running)| FollowedConfig::new(builder, audit, file, running, others));
     let stopping = builder.stopping();
     builder.spawn(async move {
-        let following = async {
-            match files.zip(sources) {
-                Some((files, sources)) => discovery.follow_files(files, flags, sources).await,
-                None => std::future::pending().await,
-            }
-        };
-        stopping.run_until_cancelled(following).await;
+        stopping.run_until_cancelled(discovery.follow(file, found)).await;
     });
     Ok(())
-}
-
-/// How changes of the config file are reported.
-fn report() -> FollowReport<StartError> {
-    FollowReport {
-        topic: "config",
-        current: CONFIG_CURRENT.get(),
-        failed: CONFIG_RELOADS_FAILED.get(),
-        note: |error| match error {
-            StartError::ConfigFile(error) => error.brief(),
-            _ => "the config file cannot be used: see the log".to_owned(),
-        },
-    }
 }
 
 /// The tool services and the tasks that follow them.
@@ -120,8 +125,25 @@ pub(crate) struct Discovery {
     peers: Peers,
     readiness: Readiness,
     services: BTreeMap<Namespace, FollowedService>,
-    /// Waits for the first reads of services that a reload added.
+    /// The services of flags and the config file, and the rest of the configuration in force.
+    configured: Services,
+    overlay: Arc<Overlay>,
+    lock: Option<Arc<LockEnforcer>>,
+    /// The labelled Services of Kubernetes.
+    found: Found,
+    /// The host of such a Service.
+    host: fn(&Service) -> String,
+    /// Those that are not offered, and why.
+    refused: BTreeMap<String, String>,
+    /// Waits for the first reads of services that a change added.
     first_reads: Option<AbortOnDropHandle<()>>,
+}
+
+/// A service to follow from now on.
+struct NewService {
+    namespace: Namespace,
+    settings: ServiceSettings,
+    channel: BalancedChannel,
 }
 
 #[derive(Debug)]
@@ -138,18 +160,28 @@ impl Discovery {
         default_timeout: Duration,
         intervals: PollIntervals,
     ) -> Self {
-        let peers = Peers::default();
-        let services = BTreeMap::new();
         Self {
             catalogs,
             reloadable,
             default_timeout,
             intervals,
-            peers,
+            peers: Peers::default(),
             readiness: Readiness::default(),
-            services,
+            services: BTreeMap::new(),
+            configured: Services::new(),
+            overlay: Arc::default(),
+            lock: None,
+            found: Found::default(),
+            host: Service::host,
+            refused: BTreeMap::new(),
             first_reads: None,
         }
+    }
+
+    /// Reaches the labelled Services at this host.
+    #[cfg(test)]
+    fn with_host(self, host: fn(&Service) -> String) -> Self {
+        Self { host, ..self }
     }
 
     /// Connects to services with the identity of these peers.
@@ -157,59 +189,109 @@ impl Discovery {
         Self { peers, ..self }
     }
 
-    /// Replaces the set of services, the overlay and the lock. The returned tasks end when each new
-    /// service was read, or failed, once. On an error nothing changes.
+    /// Replaces the configured services, the overlay and the lock, and selects among the discovered
+    /// services. The returned tasks end when each new service was read, or failed, once. On an error
+    /// nothing changes.
     async fn apply(
         &mut self,
-        services: Services,
-        overlay: Overlay,
+        configured: Services,
+        overlay: Arc<Overlay>,
         lock: Option<Arc<LockEnforcer>>,
     ) -> Result<JoinSet<()>, ChannelError> {
-        let mut started = Vec::new();
-        for (namespace, settings) in &services {
-            if self.services.get(namespace).is_none_or(|followed| followed.settings != *settings) {
-                let id = settings.spiffe_id.as_ref();
-                let channel = self.peers.balanced(&settings.urls, namespace.as_str(), id)?;
-                started.push((namespace.clone(), settings.clone(), channel));
+        let mut new = Vec::new();
+        for (namespace, settings) in &configured {
+            new.extend(self.unless_followed(namespace, settings)?);
+        }
+        let addressing = Addressing { edge: self.peers.id(), host: self.host };
+        let is_taken = |name: &str| configured.contains_key(name) || overlay.has_server(name);
+        let Selection { services, mut refused } =
+            kubernetes::select(&self.found, &addressing, is_taken);
+        let mut namespaces: BTreeSet<_> = configured.keys().cloned().collect();
+        for (namespace, (service, settings)) in services {
+            match self.unless_followed(&namespace, &settings) {
+                Ok(started) => {
+                    if started.is_some() {
+                        tracing::info!(%namespace, service, "discovered a tool service");
+                    }
+                    new.extend(started);
+                    namespaces.insert(namespace);
+                }
+                Err(error) => drop(refused.insert(service, error_chain(&error))),
             }
         }
+        self.report_refused(refused, namespaces.len() - configured.len());
+        let removed: Vec<_> =
+            self.services.keys().filter(|it| !namespaces.contains(*it)).cloned().collect();
         // Before a new service is read, so that clients see its items only with this configuration.
-        let namespaces = Arc::new(services.keys().cloned().collect());
-        self.catalogs.set_config(&CatalogConfig { overlay: Arc::new(overlay), lock, namespaces });
-        let removed: Vec<_> = self
-            .services
-            .keys()
-            .filter(|namespace| !services.contains_key(*namespace))
-            .cloned()
-            .collect();
+        self.catalogs.set_config(&CatalogConfig {
+            overlay: Arc::clone(&overlay),
+            lock: lock.clone(),
+            namespaces: Arc::new(namespaces),
+            awaits_services: !self.found.is_complete(),
+        });
+        (self.configured, self.overlay, self.lock) = (configured, overlay, lock);
         for namespace in removed {
             self.stop(&namespace).await;
             self.catalogs.update(|catalog| catalog.without(&namespace));
             tracing::info!(%namespace, "a tool service is no longer offered");
         }
         let mut first_reads = JoinSet::new();
-        for (namespace, settings, channel) in started {
-            // The items of a changed service stay until its contract is read with the new settings.
-            self.stop(&namespace).await;
-            let reachable = self.watch_replicas(&namespace, &channel);
-            let watcher = ServiceWatcher {
-                namespace: namespace.clone(),
-                settings: settings.clone(),
-                channel,
-                catalogs: Arc::clone(&self.catalogs),
-                default_timeout: self.default_timeout,
-                intervals: self.intervals,
-            };
-            let (done, first_read) = oneshot::channel();
-            first_reads.spawn(async move {
-                // An error means that the watcher was stopped before.
-                let _ = first_read.await;
-            });
-            let tasks = [tokio::spawn(watcher.run(done)), tokio::spawn(reachable)];
-            let tasks = tasks.map(AbortOnDropHandle::new);
-            self.services.insert(namespace, FollowedService { settings, tasks });
+        for service in new {
+            self.replace(service, &mut first_reads).await;
         }
         Ok(first_reads)
+    }
+
+    /// The service with its channel, unless it is followed with these settings.
+    fn unless_followed(
+        &self,
+        namespace: &Namespace,
+        settings: &ServiceSettings,
+    ) -> Result<Option<NewService>, ChannelError> {
+        if self.services.get(namespace).is_some_and(|followed| followed.settings == *settings) {
+            return Ok(None);
+        }
+        let id = settings.spiffe_id.as_ref();
+        let channel = self.peers.balanced(&settings.urls, namespace.as_str(), id)?;
+        let (namespace, settings) = (namespace.clone(), settings.clone());
+        Ok(Some(NewService { namespace, settings, channel }))
+    }
+
+    /// Follows a service in place of one with the same namespace.
+    async fn replace(&mut self, service: NewService, first_reads: &mut JoinSet<()>) {
+        let NewService { namespace, settings, channel } = service;
+        // The items of a changed service stay until its contract is read with the new settings.
+        self.stop(&namespace).await;
+        let reachable = self.watch_replicas(&namespace, &channel);
+        let watcher = ServiceWatcher {
+            namespace: namespace.clone(),
+            settings: settings.clone(),
+            channel,
+            catalogs: Arc::clone(&self.catalogs),
+            default_timeout: self.default_timeout,
+            intervals: self.intervals,
+        };
+        let (done, first_read) = oneshot::channel();
+        first_reads.spawn(async move {
+            // An error means that the watcher was stopped before.
+            let _ = first_read.await;
+        });
+        let tasks = [tokio::spawn(watcher.run(done)), tokio::spawn(reachable)];
+        let tasks = tasks.map(AbortOnDropHandle::new);
+        self.services.insert(namespace, FollowedService { settings, tasks });
+    }
+
+    fn report_refused(&mut self, refused: BTreeMap<String, String>, offered: usize) {
+        for (service, problem) in &refused {
+            if self.refused.get(service) != Some(problem) {
+                tracing::warn!(service, problem, "a labelled Service is not offered");
+            }
+        }
+        for (state, count) in [("offered", offered), ("refused", refused.len())] {
+            let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+            DISCOVERED_SERVICES.with([state.into()]).set(count);
+        }
+        self.refused = refused;
     }
 
     /// Stops following a service. Afterwards its task does not change the catalog any more.
@@ -235,42 +317,5 @@ impl Discovery {
             ready(is_live.then_some(()).ok_or_else(|| "no replica can be reached".to_owned()))
         };
         condition.monitor(check, CancellationToken::new())
-    }
-
-    /// Follows the config file and its lock file until the service stops. `running` is what they
-    /// were at start.
-    async fn follow_files(
-        mut self,
-        mut files: FollowedFiles<ConfigSources, StartError>,
-        flags: Services,
-        mut running: ConfigSources,
-    ) {
-        while let Some(sources) = files.next().await {
-            if *sources == running {
-                files.report(Ok(false));
-                continue;
-            }
-            let applied = self.reload(&flags, &sources).await;
-            files.report(applied.map(|()| {
-                running.clone_from(&sources);
-                true
-            }));
-        }
-    }
-
-    async fn reload(
-        &mut self,
-        flags: &Services,
-        sources: &ConfigSources,
-    ) -> Result<(), StartError> {
-        let config = sources.parse(flags).await?;
-        let first_reads = self.apply(config.services, config.overlay, config.lock_enforcer).await?;
-        let catalogs = Arc::clone(&self.catalogs);
-        self.first_reads = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            first_reads.join_all().await;
-            catalogs.warn_of_unknown_tools();
-        })));
-        self.reloadable.set(config.policy).await;
-        Ok(())
     }
 }

@@ -148,4 +148,6 @@ refusal_reasons! {
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, UNAVAILABLE;
     /// The caller has too many unread bytes of earlier responses.
     RESPONSES_UNREAD = "answers_unread", SERVICE_UNAVAILABLE, UNAVAILABLE;
+    /// The audit log is required and cannot be written. The tool was not called.
+    AUDIT_UNAVAILABLE = "audit_unavailable", SERVICE_UNAVAILABLE, UNAVAILABLE;
 }

@@ -44,7 +44,8 @@ pub fn edge_router(
         guards: Arc::default(),
         cache: cache.into(),
     };
-    let service = http_service(config, authorizer, catalogs, reloadable, keys.mcp, tasks)?;
+    let audit = AuditLog::off().expect("random bytes");
+    let service = http_service(config, authorizer, catalogs, reloadable, keys.mcp, tasks, audit)?;
     Ok(Router::new().fallback_service(service))
 }
 

@@ -1,39 +1,37 @@
 //! Ingress: every HTTP request gets a request id, and its Host and Origin are checked, so that no
 //! page can reach the edge through a browser (DNS rebinding).
 
-use std::{
-    any::Any,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use drawbridge_runtime::{CallerRequestId, REQUEST_ID, RequestId, security_headers};
+use drawbridge_runtime::{
+    CallerRequestId, REQUEST_ID, RequestId, http_metrics::record_request, security_headers,
+};
 use drawbridge_transport::TXN_TOKEN;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::Value;
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument as _;
 use url::{Origin, Url};
 
 use crate::{
     Config, StartError,
     admission::{self, AdmissionState, announce_close},
-    admitted::truncate,
     metadata::Endpoint,
     refusal::Refusal,
-    traffic::limits::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    request_log::{RequestLog, ServerAddress, http_span},
+    traffic::limits::{ClientAddress, RATE_LIMIT, RATE_LIMIT_POLICY},
 };
 
 pub use self::client_address::ForwardedBy;
-use self::client_address::Proxies;
 pub(crate) use self::router::router;
+use self::{client_address::Proxies, router::Route};
 
 mod anonymous;
 mod client_address;
@@ -65,6 +63,7 @@ pub(crate) struct IngressPolicy {
     proxies: Proxies,
     /// Whether clients reach the edge over TLS, here or at a proxy.
     over_tls: bool,
+    server: ServerAddress,
 }
 
 impl IngressPolicy {
@@ -79,7 +78,8 @@ impl IngressPolicy {
         hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
         let proxies = Proxies { hops: config.trusted_hops, header: config.forwarded_by };
         let over_tls = config.public_url.scheme() == "https";
-        Ok(Self { hosts, origins, endpoint, proxies, over_tls })
+        let server = ServerAddress::of(&config.public_url);
+        Ok(Self { hosts, origins, endpoint, proxies, over_tls, server })
     }
 
     /// What pages of the allowed origins may do.
@@ -184,22 +184,24 @@ pub(crate) struct Ingress {
 impl Ingress {
     /// Handles a request.
     pub(crate) async fn handle(&self, mut request: Request) -> Response {
-        let started = Instant::now();
-        let request_id = RequestId::generate();
-        let caller_request_id = RequestId::from_caller(request.headers()).map(CallerRequestId);
-        let client = self.policy.proxies.client(&request);
-        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let log = Arc::new(self.begin(&request));
+        let request_id = log.request_id.clone();
+        let (method, is_call) = (request.method().clone(), self.is_call(&request));
         // Transaction tokens are internal: no client may send one.
         request.headers_mut().remove(TXN_TOKEN);
         request.extensions_mut().insert(request_id.clone());
-        if let Some(id) = &caller_request_id {
+        if let Some(id) = &log.caller_request_id {
             request.extensions_mut().insert(id.clone());
         }
-        request.extensions_mut().insert(client);
+        request.extensions_mut().insert(ClientAddress(log.client_address));
+        request.extensions_mut().insert(Arc::clone(&log));
         let mut response = match self.policy.check(request.uri(), request.headers()) {
             Ok(()) => {
                 let routing = AssertUnwindSafe(self.route(request)).catch_unwind();
-                routing.await.unwrap_or_else(|panic| panic_response(&*panic, &request_id))
+                routing
+                    .instrument(log.span.clone())
+                    .await
+                    .unwrap_or_else(|panic| panic_response(&*panic, &request_id))
             }
             Err(refusal) => {
                 let version = request.version();
@@ -214,30 +216,57 @@ impl Ingress {
         headers.insert(REQUEST_ID, request_id.header());
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         security_headers(headers, self.policy.over_tls);
-        // Without the query, which may contain a token.
-        tracing::info!(
-            %request_id,
-            caller_request_id = caller_request_id.as_ref().map(CallerRequestId::as_str),
-            client.address = %client.0,
-            http.request.method = truncate(method.as_str()),
-            url.path = truncate(uri.path()),
-            http.response.status_code = response.status().as_u16(),
-            elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "answered",
+        let route = response.extensions().get::<Route>().map(Route::as_str);
+        record_request(&method, route, response.status(), log.started.elapsed());
+        if let (false, Some(route)) = (is_call, route) {
+            log.span.record("http.route", route);
+        }
+        let (head, body) = response.into_parts();
+        let body = log.responded(head.status, body);
+        Response::from_parts(head, body)
+    }
+
+    /// Begins the span and the log line of a request.
+    fn begin(&self, request: &Request) -> RequestLog {
+        let request_id = RequestId::generate();
+        let caller_request_id = RequestId::from_caller(request.headers()).map(CallerRequestId);
+        let client_address = self.policy.proxies.client(request).0;
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let route = self.is_call(request).then(|| self.call_route(path));
+        let span = http_span(
+            (&request_id, caller_request_id.as_ref(), client_address),
+            (method, path, request.version()),
+            route.as_ref().map(Route::as_str),
+            &self.policy.server,
+            request.headers(),
         );
-        response
+        RequestLog::new(request_id, caller_request_id, client_address, method, path, span)
+    }
+
+    fn is_call(&self, request: &Request) -> bool {
+        request.method() == Method::POST
+            && self.policy.endpoint.resource.is_endpoint_path(request.uri().path())
     }
 
     /// The calls of MCP clients go directly to admission: only browsers send an Origin and need the
     /// headers of CORS.
     async fn route(&self, request: Request) -> Response {
-        let is_call = request.method() == Method::POST
-            && !request.headers().contains_key(header::ORIGIN)
-            && self.policy.endpoint.resource.is_endpoint_path(request.uri().path());
-        if is_call {
-            return admission::admit(State(Arc::clone(&self.admission)), request).await;
+        if self.is_call(&request) && !request.headers().contains_key(header::ORIGIN) {
+            let route = self.call_route(request.uri().path());
+            let mut response = admission::admit(State(Arc::clone(&self.admission)), request).await;
+            response.extensions_mut().insert(route);
+            return response;
         }
         self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+
+    /// The route of a call at this path, as the router names it.
+    fn call_route(&self, path: &str) -> Route {
+        let endpoint = self.policy.endpoint.resource.path();
+        if path.trim_end_matches('/') == endpoint {
+            return Route::new(endpoint);
+        }
+        Route::new(&format!("{endpoint}/{{namespace}}"))
     }
 }
 
@@ -246,5 +275,6 @@ fn panic_response(panic: &(dyn Any + Send), request_id: &RequestId) -> Response 
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(%request_id, panic = text, "a request handler panicked");
-    (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
+    let body = format!("internal error; request id {request_id}\n");
+    (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
 }

@@ -6,11 +6,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use drawbridge_audit::{AuditConfig, AuditError, AuditLog};
 use drawbridge_config::ConfigError;
 use drawbridge_runtime::{
     Admin, BindError, CertificateError, GrpcUrl, HttpLimits, HttpOptions, HttpService, Listen,
-    RunningService, ServerCertificate, ServiceBuilder, ServiceTasks, Telemetry, metric,
-    parse_defaults, parse_url_string,
+    RunningService, ServerCertificate, ServiceBuilder, ServiceTasks, Telemetry, parse_defaults,
+    parse_url_string,
 };
 use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use secrecy::SecretString;
@@ -28,6 +29,7 @@ use crate::{
     keys::{EdgeKeys, McpKeys},
     mcp::{McpServer, MethodHandler, Seal, SessionLimits},
     metadata::{Endpoint, ProtectedResource},
+    recorder::CallRecords,
     traffic::cache::Cache,
     traffic::limits::RateLimiter,
     traffic::queue::AdmissionController,
@@ -38,7 +40,10 @@ pub use crate::{
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference},
     catalog_preview::{CatalogPreview, LockProposal, PreviewError, preview_catalog},
     config::{NamedServices, ServiceAddress, ServiceAddressError, check_config, named_services},
-    discovery::{ContractError, DESCRIPTOR_SET_BYTES_MAX},
+    discovery::{
+        ContractError, DESCRIPTOR_SET_BYTES_MAX, KubernetesConfig, KubernetesError,
+        KubernetesNamespace, KubernetesNamespaceError,
+    },
     error_codes::{JSON_RPC_CODES, JsonRpcCode, REFUSAL_REASONS, RefusalReason},
     ingress::ForwardedBy,
     keys::{SECRET_BYTES_MIN, SecretError, random_secret},
@@ -54,6 +59,7 @@ mod authorizer;
 mod budget;
 mod catalog;
 mod catalog_preview;
+mod checkpoints;
 mod config;
 mod discovery;
 mod error_codes;
@@ -66,10 +72,13 @@ mod mcp;
 mod metadata;
 mod metrics;
 mod readiness;
+mod recorder;
 mod refusal;
+mod request_log;
 mod sealer;
 mod traffic;
 mod transform_trial;
+mod truncate;
 
 /// The configuration of the edge.
 #[derive(Clone, Debug, clap::Args)]
@@ -205,6 +214,14 @@ pub struct Config {
     #[command(flatten)]
     pub http: HttpLimits,
 
+    /// Tool services of Kubernetes.
+    #[command(flatten)]
+    pub kubernetes: KubernetesConfig,
+
+    /// What is recorded of calls.
+    #[command(flatten)]
+    pub audit: AuditConfig,
+
     /// mTLS with other services.
     #[command(flatten)]
     pub mtls: MtlsConfig,
@@ -235,6 +252,9 @@ pub enum StartError {
     /// The config file cannot be used.
     #[error(transparent)]
     ConfigFile(#[from] ConfigError),
+    /// Tool services of Kubernetes cannot be discovered.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
     /// An allowed origin is invalid.
     #[error("invalid origin {0:?} (expected e.g. https://app.example.com)")]
     Origin(String),
@@ -250,6 +270,9 @@ pub enum StartError {
     /// The TLS certificate or its key is missing.
     #[error("TLS needs both a certificate and its key")]
     HalfTls,
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -261,7 +284,7 @@ pub enum StartError {
 /// # Errors
 /// When the config is invalid or an address could not be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    metric::describe(METRICS);
+    metrics::register();
     let builder = ServiceBuilder::new();
     let peers = Peers::start(&builder, &config.mtls)?;
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
@@ -285,14 +308,25 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         Discovery::new(Arc::clone(&catalogs), reloadable.clone(), call_timeout, intervals)
             .with_peers(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
-    discovery::start(&builder, config::from_flags(&config.services), file, discovery).await?;
+    let flags = config::from_flags(&config.services);
+    let audit = AuditLog::open(&config.audit, &builder, "edge")?;
+    discovery::start(&builder, flags, file, &config.kubernetes, &audit, discovery).await?;
 
     let authorizer = authorizer(&config, &peers)?;
+    checkpoints::exchange(&config, &peers, &audit, &builder)?;
     readiness::watch(&builder, &authorizer, &catalogs, &reloadable.limits, redis_url)?;
-    let service =
-        http_service(&config, authorizer, catalogs, reloadable, keys.mcp, builder.tasks())?;
+    let service = http_service(
+        &config,
+        authorizer,
+        catalogs,
+        reloadable,
+        keys.mcp,
+        builder.tasks(),
+        audit.clone(),
+    )?;
     let address: SocketAddr = builder.http_with(&config.listen, service, http)?;
-    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
+    let admin = Admin::new(&config.admin_listen, telemetry);
+    Ok(builder.finish(address, admin.with_operator_routes(audit.admin_routes()))?)
 }
 
 fn authorizer(config: &Config, peers: &Peers) -> Result<Authorizer, ChannelError> {
@@ -318,6 +352,7 @@ fn http_service(
     reloadable: Reloadable,
     keys: McpKeys,
     tasks: ServiceTasks,
+    audit: AuditLog,
 ) -> Result<impl HttpService + use<>, StartError> {
     let Reloadable { limits, calls, controller, guards, cache } = reloadable;
     let resource = Arc::new(ProtectedResource::new(
@@ -354,6 +389,7 @@ fn http_service(
         resource,
         bodies: Arc::new(BodyBudget::new(config.bodies.clone())),
         responses: Arc::new(ResponseBudget::new(config.answers_bytes_max)),
+        records: CallRecords::new(audit),
     });
     let router = router(&policy, &admission, metadata);
     let ingress = Arc::new(Ingress { policy, admission, router });

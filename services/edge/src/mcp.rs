@@ -23,6 +23,7 @@ use serde_json::Value;
 use crate::{
     admitted::{Admission, Message, Plan},
     catalog::Catalogs,
+    metrics::WATCHES,
     traffic::cache::Cache,
     traffic::guard::Guards,
     traffic::queue::CallLimiter,
@@ -42,7 +43,7 @@ pub use self::{
 };
 pub(crate) use self::{
     seal::Seal,
-    server::{McpServer, SessionLimits},
+    server::{McpServer, SESSION_ID, SessionLimits},
 };
 
 mod cache_status;
@@ -51,6 +52,7 @@ mod call;
 mod capabilities;
 mod config;
 mod content;
+mod ending;
 mod errors;
 mod events;
 mod exchange;
@@ -170,7 +172,8 @@ impl MethodHandler {
 
 /// The bounds of watched resources.
 pub(crate) fn watch_slots(config: &StreamsConfig) -> Arc<Slots> {
-    Slots::new("watches", config.watches_max, config.watches_per_principal_max)
+    let (max, per_principal_max) = (config.watches_max, config.watches_per_principal_max);
+    Slots::new("watches", max, per_principal_max, WATCHES.get())
 }
 
 /// The server's capabilities, and the instructions of the services that the caller may use.

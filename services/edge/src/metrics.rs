@@ -1,11 +1,39 @@
 //! The metrics of the edge.
 
+use std::time::Duration;
+
+use drawbridge_runtime::metric;
+
+use crate::error_codes::REFUSAL_REASONS;
+
+/// Describes the metrics of the edge to the current recorder. Counters whose labels are known start
+/// at zero.
+pub(crate) fn register() {
+    metric::describe(METRICS);
+    REFUSALS.start_at_zero(REFUSAL_REASONS.iter().map(|refusal| [refusal.reason.into()]));
+    DECISIONS.start_at_zero(["auth", "cache", "refused"].map(|source| [source.into()]));
+}
+
+/// Records an operation of MCP that ended. `method` is a known one or empty, and `tool` one of the
+/// catalog or empty, so that no caller can create labels. `error_type` is empty for success.
+pub(crate) fn record_operation(method: &str, tool: &str, error_type: &str, elapsed: Duration) {
+    let method = if method.is_empty() { "other" } else { method };
+    let labels = [method, tool, error_type].map(|label| label.to_owned().into());
+    OPERATION_DURATION.with(labels).record(elapsed);
+}
+
 drawbridge_runtime::metric_table! {
-    /// How long operations of MCP took, up to their response.
+    /// How long operations of MCP took, up to their response. `error_type` is empty for success,
+    /// `tool_error` (the tool's result reports an error), `cancelled`, the reason of a refusal, a
+    /// gRPC status or a JSON-RPC code. The tool is one of the catalog, or empty.
     OPERATION_DURATION: Histogram<Seconds> = "mcp_server_operation_duration_seconds"
-        ["mcp_method_name", "gen_ai_tool_name"];
+        ["mcp_method_name", "gen_ai_tool_name", "error_type"];
     /// Sessions of this replica.
     SESSIONS: Gauge<Count> = "mcp_server_sessions" [];
+    /// Streams of this replica that listen for changes.
+    STREAMS: Gauge<Count> = "mcp_server_streams" [];
+    /// Resources that clients of this replica watch.
+    WATCHES: Gauge<Count> = "mcp_server_watched_resources" [];
     /// Requests that were refused.
     REFUSALS: Counter<Count> = "edge_refusals_total" ["reason"];
     /// Decisions: requested from `auth`, repeated from the `cache`, or `refused` for a token that
@@ -19,6 +47,11 @@ drawbridge_runtime::metric_table! {
     CONFIG_CURRENT: Gauge<Count> = "edge_config_current" [];
     /// Changes of the config file, or of the catalog lock, that were rejected.
     CONFIG_RELOADS_FAILED: Counter<Count> = "edge_config_reloads_failed_total" [];
+
+    /// Labelled Services of Kubernetes: `offered` as tool services, and `refused`.
+    DISCOVERED_SERVICES: Gauge<Count> = "edge_discovered_services" ["state"];
+    /// Attempts to list or watch the Services of Kubernetes that failed.
+    DISCOVERY_FAILURES: Counter<Count> = "edge_discovery_failures_total" [];
 
     /// Request bodies that wait for memory.
     BODIES_WAITING: Gauge<Count> = "edge_bodies_waiting" [];

@@ -1,9 +1,13 @@
 //! The only mapping of refusals to HTTP and JSON-RPC: status, headers, code, message.
 
+use std::sync::Arc;
+
 use axum::response::{IntoResponse, Response};
+use drawbridge_proto::auth::v1 as auth;
 use drawbridge_runtime::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use tracing::Span;
 
 use crate::{
     error_codes::{self, RefusalReason},
@@ -24,9 +28,9 @@ pub(crate) enum Refusal {
     /// The caller is not authenticated. The description is absent when the request had no token.
     Unauthenticated { description: Option<String> },
     /// The token lacks a scope.
-    InsufficientScope { scopes: Vec<String> },
+    InsufficientScope { scopes: Vec<String>, principal: Arc<auth::Principal> },
     /// Policy denies the operation. INVARIANT: the caller does not learn that a hidden item exists.
-    Denied { item: String, reason: String, is_hidden: bool },
+    Denied { item: String, is_hidden: bool, denied: Box<auth::Denied> },
     /// Auth is unavailable, so nothing is allowed.
     AuthUnavailable,
     /// The token cannot be verified, because its issuer is unavailable. The caller is not
@@ -78,6 +82,8 @@ pub(crate) enum Refusal {
     Overloaded,
     /// The caller has too many unread bytes of earlier responses.
     ResponsesUnread,
+    /// The audit log is required and cannot be written.
+    AuditUnavailable,
 }
 
 impl From<LimitError> for Refusal {
@@ -124,6 +130,7 @@ impl Refusal {
             Self::LimitClosed { .. } => error_codes::LIMIT_CLOSED,
             Self::Overloaded => error_codes::OVERLOADED,
             Self::ResponsesUnread => error_codes::RESPONSES_UNREAD,
+            Self::AuditUnavailable => error_codes::AUDIT_UNAVAILABLE,
         }
     }
 
@@ -148,10 +155,12 @@ impl Refusal {
             Self::Unauthenticated { description: Some(description) } => {
                 format!("Unauthorized: {description}")
             }
-            Self::InsufficientScope { scopes } => {
+            Self::InsufficientScope { scopes, .. } => {
                 format!("the access token must have the scopes: {}", scopes.join(" "))
             }
-            Self::Denied { item, reason, .. } => format!("denied by policy: {item}: {reason}"),
+            Self::Denied { item, denied, .. } => {
+                format!("denied by policy: {item}: {}", denied.reason)
+            }
             Self::AuthUnavailable => "the authorization service is unavailable; retry".to_owned(),
             Self::Unverified => "the access token cannot be verified now; retry".to_owned(),
             Self::Host => "the Host header names another server".to_owned(),
@@ -195,13 +204,17 @@ impl Refusal {
                 "too much of earlier responses is unread; read it, then retry: nothing was done"
                     .to_owned()
             }
+            Self::AuditUnavailable => {
+                "the call cannot be recorded in the audit log now; retry: nothing was done"
+                    .to_owned()
+            }
         }
     }
 
     fn data(&self, request_id: &RequestId) -> Value {
         let mut data = json!({ "requestId": request_id.as_str(), "reason": self.reason() });
         match self {
-            Self::InsufficientScope { scopes } => data["scopes"] = json!(scopes),
+            Self::InsufficientScope { scopes, .. } => data["scopes"] = json!(scopes),
             Self::Limited(status) => {
                 data["limit"] = json!(status.limit());
                 data["remaining"] = json!(status.remaining);
@@ -221,6 +234,11 @@ impl Refusal {
             _ if self.row().status == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
             _ => None,
         }
+    }
+
+    /// Records the JSON-RPC code in the span of the call.
+    pub(crate) fn record_code(&self, span: &Span) {
+        span.record("rpc.response.status_code", self.row().code.to_string());
     }
 
     /// Counts and logs the refusal.
@@ -280,7 +298,7 @@ impl Refusal {
                     format!(r#"error="invalid_token", error_description="{description}", "#);
                 (error, endpoint.scopes())
             }
-            Self::InsufficientScope { scopes } => {
+            Self::InsufficientScope { scopes, .. } => {
                 (r#"error="insufficient_scope", "#.to_owned(), scopes.as_slice())
             }
             _ => return None,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     catalog::Overlay,
-    config::{Services, parse},
+    config::{OtherServices, parse},
     traffic::transform::{Direction, ProgramPrincipal},
 };
 
@@ -56,7 +56,7 @@ impl Trial {
     /// # Errors
     /// When the file is invalid, as for the edge.
     pub fn open(file: &Path) -> Result<Self, TrialError> {
-        Ok(Self(parse(&ConfigText::read(file)?, &Services::new())?.overlay))
+        Ok(Self(parse(&ConfigText::read(file)?, &OtherServices::default())?.overlay))
     }
 
     /// Transforms a sample.

@@ -20,6 +20,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 
+use drawbridge_audit::event::SignIn;
 use tokio::time::sleep;
 
 use crate::{
@@ -42,6 +43,8 @@ const QUERY_BYTES_MAX: usize = 8 * 1024;
 const ATTEMPTS_MAX: u32 = 5;
 const EXPIRED: &str = "This request has expired or was already completed. \
                        Go back to the application and start again.";
+const UNRECORDED: &str =
+    "The sign-in cannot be recorded now. Go back to the application and retry.";
 const LOCKED: &str = "Too many sign-ins have failed. Wait a while, then retry.";
 const TOO_MANY_PENDING: &str = "Too many sign-ins from your address are pending. \
                                 Complete or cancel them, or retry in ten minutes.";
@@ -189,10 +192,20 @@ async fn sign_in(
         return page::problem(StatusCode::BAD_REQUEST, "The form repeats a field.");
     };
     let username = username.unwrap_or_default();
+    let record = SignIn {
+        // Only the name of a user: people type passwords into the wrong field.
+        subject: idp.users.get(username).map(|it| it.username.to_string()).unwrap_or_default(),
+        client_id: client_id.0.clone(),
+        client_name: pending.request.client.name.clone().unwrap_or_default(),
+        client_address: address.ip().to_string(),
+        grant: GrantType::AuthorizationCode.as_str().to_owned(),
+        ..SignIn::default()
+    };
     let attempt = match idp.sign_in_limiter.begin(username, address) {
         Ok(attempt) => attempt,
         Err(locked) => {
             tracing::warn!(client_id = client_id.0, "rejected a sign-in: too many have failed");
+            idp.record_failed("locked", record);
             return locked_out(locked);
         }
     };
@@ -204,6 +217,7 @@ async fn sign_in(
     let Some(user) = idp.users.sign_in(username, password.unwrap_or_default()) else {
         // The name is not logged, because users type passwords into the wrong field.
         tracing::info!(client_id = client_id.0, attempt = count, "a sign-in failed");
+        idp.record_failed(ErrorCode::AccessDenied.as_str(), record);
         sleep(attempt.delay()).await;
         if count == ATTEMPTS_MAX {
             return end(idp, id, "too many sign-ins failed");
@@ -239,6 +253,9 @@ async fn sign_in(
         scope = %request.scopes,
         "a user authorized a client"
     );
+    if idp.record(record).await.is_err() {
+        return page::problem(StatusCode::SERVICE_UNAVAILABLE, UNRECORDED);
+    }
     request.callback.succeed(&idp.issuer, &code)
 }
 

@@ -11,6 +11,14 @@ pub(crate) enum GrantType {
 }
 
 impl GrantType {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
             "authorization_code" => Some(Self::AuthorizationCode),

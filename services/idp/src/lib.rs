@@ -17,7 +17,6 @@ mod grant_type;
 mod issuer;
 mod keys;
 mod metadata;
-mod metrics;
 mod page;
 mod params;
 mod pending;
@@ -38,10 +37,10 @@ mod users;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use drawbridge_audit::{AuditConfig, AuditError, AuditLog};
 use drawbridge_config::ConfigError;
 use drawbridge_runtime::{
-    Admin, BindError, GrpcUrl, Listen, RunningService, ServiceBuilder, Telemetry, metric,
-    parse_defaults,
+    Admin, BindError, GrpcUrl, Listen, RunningService, ServiceBuilder, Telemetry, parse_defaults,
 };
 use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use url::Url;
@@ -53,7 +52,6 @@ pub use drawbridge_config::users::{ConfiguredClient, Workload};
 
 pub use crate::{
     keys::KeyError,
-    metrics::METRICS,
     state_file::StateFileError,
     users::{Facts, check as check_users, facts, tenants},
 };
@@ -168,6 +166,10 @@ pub struct Config {
     #[arg(skip)]
     pub clients: Vec<ConfiguredClient>,
 
+    /// What is recorded of sign-ins.
+    #[command(flatten)]
+    pub audit: AuditConfig,
+
     /// mTLS towards auth.
     #[command(flatten)]
     pub mtls: MtlsConfig,
@@ -242,6 +244,9 @@ pub enum StartError {
     /// The signing key could not be generated.
     #[error("cannot generate a signing key")]
     Key(#[from] KeyError),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The state file cannot be read or written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),
@@ -252,7 +257,6 @@ pub enum StartError {
 /// # Errors
 /// If the configuration is invalid or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    metric::describe(METRICS);
     if !config.allow_non_loopback {
         require_loopback(&config.listen)?;
         require_loopback(&config.admin_listen)?;
@@ -274,7 +278,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         None => SigningKey::generate()?,
     });
     let revoker = revoker(&config, &issuer, &key, &builder)?;
-    let mut idp = Idp::new(issuer, &config, users, key, revoker)?;
+    let audit = AuditLog::open(&config.audit, &builder, "idp")?;
+    let operator = audit.admin_routes();
+    let mut idp = Idp::new(issuer, &config, users, key, revoker, audit)?;
     if let Some(file) = file {
         idp.restore(file, saved).await;
     }
@@ -284,7 +290,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
 
     let address = builder.http(&listen, routes::router(idp))?;
     builder.readiness().set_ready();
-    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
+    let admin = Admin::new(&config.admin_listen, telemetry).with_operator_routes(operator);
+    Ok(builder.finish(address, admin)?)
 }
 
 fn revoker(

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
+use drawbridge_runtime::RequestId;
 
 use crate::{metadata, pending::AuthorizationRequest, secret, server::Idp, store::PendingId};
 
@@ -60,6 +61,13 @@ struct HomePage<'a> {
 struct ProblemPage<'a> {
     nonce: &'a str,
     message: &'a str,
+    /// Empty outside of a request.
+    request_id: &'a str,
+}
+
+tokio::task_local! {
+    /// The id of the request that is handled, which error pages name.
+    pub(crate) static REQUEST: RequestId;
 }
 
 /// A failed sign-in: the user name to show again, and a message.
@@ -107,7 +115,8 @@ pub(crate) async fn home(State(idp): State<Arc<Idp>>) -> Response {
 /// Shows an error that must not be sent to a redirect URI.
 pub(crate) fn problem(status: StatusCode, message: &str) -> Response {
     let nonce = secret::random();
-    let page = ProblemPage { nonce: &nonce, message };
+    let request_id = REQUEST.try_with(ToString::to_string).unwrap_or_default();
+    let page = ProblemPage { nonce: &nonce, message, request_id: &request_id };
     respond(status, &nonce, page.render())
 }
 

@@ -9,11 +9,13 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use drawbridge_audit::event::SignIn;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    address::ClientAddress,
     client::{Client, ClientId, RedirectUri},
     client_name,
     error::{ErrorCode, OAuthError},
@@ -68,6 +70,11 @@ pub(crate) async fn register(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Bytes,
 ) -> Response {
+    let record = SignIn {
+        client_address: ClientAddress::from(peer).ip().to_string(),
+        grant: "register".to_owned(),
+        ..SignIn::default()
+    };
     let registered = read(&body, &idp.redirect_schemes).and_then(|(client, auth_method)| {
         let client = Arc::new(client);
         let added = idp.store.add_client(Arc::clone(&client), peer.into());
@@ -83,11 +90,17 @@ pub(crate) async fn register(
                 reason = error.description,
                 "rejected a registration"
             );
+            idp.record_failed(error.code.as_str(), record);
             return error.into_response();
         }
     };
     idp.save().await;
     tracing::info!(client_id = client.id.0, client_name = client.name, "registered a client");
+    let (client_id, client_name) = (client.id.0.clone(), client.name.clone().unwrap_or_default());
+    if idp.record(SignIn { client_id, client_name, ..record }).await.is_err() {
+        let error = ErrorCode::TemporarilyUnavailable;
+        return error.because("the registration cannot be recorded now").into_response();
+    }
     let registered = Registered {
         client_id: &client.id,
         client_id_issued_at: unix_time::seconds_since_1970(),

@@ -14,7 +14,11 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use drawbridge_runtime::{REQUEST_ID, RequestId, security_headers, trace};
+use drawbridge_runtime::{
+    REQUEST_ID, RequestId,
+    http_metrics::{known_method, record_request},
+    security_headers, trace,
+};
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -24,7 +28,7 @@ use tower_http::{
 };
 use tracing::{Instrument as _, field::Empty};
 
-use crate::{authorize, metadata, metrics::REQUEST_DURATION, page, register, server::Idp, token};
+use crate::{authorize, metadata, page, register, server::Idp, token};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,35 +75,33 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
 async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = RequestId::from_headers(request.headers());
-    // Only known routes, so that callers cannot create metric labels.
-    let route =
-        request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        Method::POST => "POST",
-        _ => "_OTHER",
-    };
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map(MatchedPath::as_str);
+    let method = request.method().clone();
     let span = tracing::info_span!(
         "http",
-        otel.name = format!("{method} {route}"),
+        otel.name = format!("{} {}", known_method(&method), route.unwrap_or("unknown")),
         otel.kind = "server",
-        http.request.method = method,
+        http.request.method = known_method(&method),
         http.route = route,
         http.response.status_code = Empty,
+        error.type = Empty,
+        otel.status_code = Empty,
         request_id = %id,
         trace_id = Empty,
     );
     trace::continue_from(&span, &trace::Headers(request.headers()));
 
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response =
+        page::REQUEST.scope(id.clone(), next.run(request)).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id.header());
     security_headers(response.headers_mut(), idp.issuer.is_https());
-    let status = response.status().as_u16();
-    span.record("http.response.status_code", status);
-    let labels = [method.into(), route.into(), status.to_string().into()];
-    REQUEST_DURATION.with(labels).record(started.elapsed());
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("error.type", status.as_str()).record("otel.status_code", "ERROR");
+    }
+    record_request(&method, route, response.status(), started.elapsed());
     response
 }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use drawbridge_audit::{AuditLog, AuditUnavailable, Event, event::SignIn};
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -48,6 +49,7 @@ pub(crate) struct Idp {
     internal_resources: Vec<String>,
     /// Absent: access tokens remain valid until they expire.
     revoker: Option<Arc<Revoker>>,
+    audit: AuditLog,
     state_file: Option<Arc<StateFile>>,
 }
 
@@ -58,6 +60,7 @@ impl Idp {
         users: Users,
         key: Arc<SigningKey>,
         revoker: Option<Arc<Revoker>>,
+        audit: AuditLog,
     ) -> Result<Self, StartError> {
         if config.resources.is_empty() {
             return Err(StartError::NoResource);
@@ -92,8 +95,24 @@ impl Idp {
             redirect_schemes: config.redirect_schemes.clone(),
             internal_resources: config.internal_resources.clone(),
             revoker,
+            audit,
             state_file: None,
         })
+    }
+
+    /// Records a sign-in that succeeded. If records are required, it returns once the record is on
+    /// the disk.
+    pub(crate) async fn record(&self, sign_in: SignIn) -> Result<(), AuditUnavailable> {
+        let (issuer, outcome) = (self.issuer.as_str().to_owned(), "ok".to_owned());
+        let sign_in = SignIn { issuer, outcome, ..sign_in };
+        self.audit.commit(Event::SignIn(Box::new(sign_in))).await
+    }
+
+    /// Records a sign-in that failed.
+    pub(crate) fn record_failed(&self, code: &str, sign_in: SignIn) {
+        let (issuer, outcome) = (self.issuer.as_str().to_owned(), "failed".to_owned());
+        let sign_in = SignIn { issuer, outcome, code: code.to_owned(), ..sign_in };
+        self.audit.record(Event::SignIn(Box::new(sign_in)));
     }
 
     /// Restores the contents of a state file, and updates the file from now on.

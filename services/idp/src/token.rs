@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use drawbridge_audit::event::SignIn;
 use drawbridge_config::users::User;
 use serde::Serialize;
 use uuid::Uuid;
@@ -63,12 +64,28 @@ struct TokenResponse {
     /// The `jti` of the access token.
     #[serde(skip)]
     id: Uuid,
+    #[serde(skip)]
+    subject: String,
     access_token: String,
     token_type: &'static str,
     expires_in: u64,
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
+}
+
+impl TokenResponse {
+    fn sign_in(&self, record: &SignIn) -> SignIn {
+        SignIn { subject: self.subject.clone(), ..record.clone() }
+    }
+}
+
+/// What is recorded of a token request.
+fn sign_in(params: &Params, client_id: &str) -> SignIn {
+    let requested = params.get("grant_type").ok().flatten();
+    let grant = requested.and_then(GrantType::parse).map_or("", GrantType::as_str);
+    let (client_id, grant) = (client_id.to_owned(), grant.to_owned());
+    SignIn { client_id, grant, ..SignIn::default() }
 }
 
 /// The subject of an access token.
@@ -91,10 +108,16 @@ pub(crate) async fn token(
                 reason = error.description,
                 "rejected a token request: the client is not authenticated"
             );
+            idp.record_failed(error.code.as_str(), sign_in(&params, ""));
             return error.into_response();
         }
     };
+    let record = sign_in(&params, &client.id.0);
     match exchange(&idp, &client, &params).await {
+        Ok(tokens) if idp.record(tokens.sign_in(&record)).await.is_err() => {
+            let error = ErrorCode::TemporarilyUnavailable;
+            error.because("the sign-in cannot be recorded now").into_response()
+        }
         Ok(tokens) => ([(header::CACHE_CONTROL, "no-store")], Json(tokens)).into_response(),
         Err(error) => {
             tracing::info!(
@@ -103,6 +126,7 @@ pub(crate) async fn token(
                 reason = error.description,
                 "rejected a token request"
             );
+            idp.record_failed(error.code.as_str(), record);
             error.into_response()
         }
     }
@@ -347,6 +371,7 @@ fn issue(
     );
     Ok(TokenResponse {
         id: claims.jti,
+        subject: sub.to_owned(),
         access_token,
         token_type: "Bearer",
         expires_in,

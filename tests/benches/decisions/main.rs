@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_audit::AuditLog;
 use drawbridge_auth::{
     Identity,
     policy::{DecisionOutcome, Policies, PolicyStore},
@@ -161,7 +162,8 @@ fn edit(folder: &Folder) -> f64 {
         let store = Arc::new(PolicyStore::open(folder.path()).expect("policies"));
         let mut changes = store.subscribe();
         let stopping = CancellationToken::new();
-        tokio::spawn(store.follow(Readiness::default(), stopping.clone()));
+        let audit = AuditLog::off().expect("random bytes");
+        tokio::spawn(store.follow(audit, Readiness::default(), stopping.clone()));
         // Wait for the first poll of the files.
         tokio::time::sleep(Duration::from_millis(500)).await;
         folder.edit();

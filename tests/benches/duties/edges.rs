@@ -12,8 +12,10 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use drawbridge_mesh::{HostedService, MeshConfig};
-use drawbridge_runtime::{LogFormat, LogSink, TelemetryConfig};
-use drawbridge_tests::{Edge, REPLICA_SECRET, Redis, TestAuthority, TestMesh, serve_conformance};
+use drawbridge_runtime::{LogFormat, LogSink, TelemetryConfig, TracesSampler};
+use drawbridge_tests::{
+    Collector, Edge, REPLICA_SECRET, Redis, TestAuthority, TestMesh, serve_conformance,
+};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -38,7 +40,7 @@ use url::Url;
 use crate::{
     CONNECTIONS,
     load::{self, Load, Sample},
-    rows::{Call, Duties, Row},
+    rows::{Call, Duties, Row, Tracing},
 };
 
 /// A mesh with a tool that does nothing, and alice's token.
@@ -105,8 +107,21 @@ impl MeasuredEdge {
         };
         // Like in production: with spans, which the log's level controls too, whether or not there
         // is an access log.
-        let log = if row.access_log { "info" } else { "info,drawbridge_edge::ingress=error" };
+        let log = if row.access_log { "info" } else { "info,drawbridge_edge::request_log=error" };
+        let (traces_sampler_arg, otlp_endpoint) = match row.tracing {
+            None => (1.0, None),
+            Some(Tracing { ratio, has_collector: true }) => {
+                (ratio, Some(Collector::start_discarding().await))
+            }
+            // Nothing listens there.
+            Some(Tracing { ratio, has_collector: false }) => {
+                (ratio, Some("http://127.0.0.1:1".parse().expect("a URL")))
+            }
+        };
         let telemetry = TelemetryConfig {
+            traces_sampler: TracesSampler::TraceIdRatio,
+            traces_sampler_arg,
+            otlp_endpoint,
             log: log.to_owned(),
             log_format: LogFormat::Json,
             log_sink: LogSink::File(Arc::new(tempfile::tempfile().expect("a file"))),
@@ -120,6 +135,10 @@ impl MeasuredEdge {
         let edge = mesh.edge_with_telemetry(&telemetry, &services, |config| {
             config.config = Some(file("edge.toml", text));
             config.secret = Some(REPLICA_SECRET.into());
+            if let Some(mode) = row.audit {
+                config.audit.audit_log = Some(folder.path().join("audit"));
+                config.audit.audit_mode = mode;
+            }
             config.redis_url = row.redis.then(|| redis.url.as_str().into());
             if row.tls {
                 config.tls_certificate_file = Some(file("tls.crt", &signed.certificate));

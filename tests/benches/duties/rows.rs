@@ -1,5 +1,6 @@
 //! The compared configurations: one row for each duty.
 
+use drawbridge_audit::AuditMode;
 use drawbridge_mesh::MeshConfig;
 use serde_json::{Value, json};
 
@@ -15,11 +16,24 @@ pub(crate) struct Row {
     pub(crate) tls: bool,
     /// Whether the edge writes its access log, to a file.
     pub(crate) access_log: bool,
+    /// The traces that the edge exports, if any.
+    pub(crate) tracing: Option<Tracing>,
+    /// The edge's audit log, if any.
+    pub(crate) audit: Option<AuditMode>,
     /// A change to the whole mesh, if any.
     pub(crate) mesh: Option<fn(&mut MeshConfig)>,
     pub(crate) call: Call,
     /// The group of combined duties that it belongs to, if any.
     pub(crate) group: Option<Group>,
+}
+
+/// The traces of an edge.
+#[derive(Clone, Copy)]
+pub(crate) struct Tracing {
+    /// The ratio of the traces that are sampled.
+    pub(crate) ratio: f64,
+    /// Whether there is a collector at the address.
+    pub(crate) has_collector: bool,
 }
 
 /// Groups of duties that are also measured in combination.
@@ -62,6 +76,8 @@ const PLAIN: Row = Row {
     redis: false,
     tls: false,
     access_log: false,
+    tracing: None,
+    audit: None,
     mesh: None,
     call: Call::Text,
     group: None,
@@ -128,6 +144,9 @@ const ROWS: &[Row] = &[
         call: Call::SearchAnew,
         ..PLAIN
     },
+    Row { name: "audit", audit: Some(AuditMode::Best), ..DUTY },
+    // Each call waits for the disk.
+    Row { name: "audit-required", audit: Some(AuditMode::Required), ..PLAIN },
     Row { name: "jq", config: PROGRAMS, ..DUTY },
     Row {
         name: "jq-search",
@@ -138,6 +157,18 @@ const ROWS: &[Row] = &[
     },
     Row { name: "tls", tls: true, ..INGRESS_DUTY },
     Row { name: "access-log", access_log: true, ..INGRESS_DUTY },
+    Row {
+        name: "traces-1-percent",
+        tracing: Some(Tracing { ratio: 0.01, has_collector: true }),
+        ..PLAIN
+    },
+    Row { name: "traces-all", tracing: Some(Tracing { ratio: 1.0, has_collector: true }), ..PLAIN },
+    Row {
+        name: "traces-dead-collector",
+        against: "traces-all",
+        tracing: Some(Tracing { ratio: 1.0, has_collector: false }),
+        ..PLAIN
+    },
     Row { name: "mtls", mesh: Some(|config| config.mtls = true), ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
     Row {
@@ -180,6 +211,7 @@ fn combine(name: &'static str, group: &[Group]) -> Duties {
         all.row.redis |= row.redis;
         all.row.tls |= row.tls;
         all.row.access_log |= row.access_log;
+        all.row.audit = all.row.audit.or(row.audit);
         all.row.mesh = all.row.mesh.or(row.mesh);
     }
     all

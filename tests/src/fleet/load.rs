@@ -14,9 +14,10 @@ use crate::Client;
 /// How long a client waits for a response. No scenario takes as long as a call that the mesh lost.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a client keeps an idle connection open. The edge closes it after `--idle-timeout-ms`,
-/// 30 seconds, and a request that is sent at that moment would be lost.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client keeps an idle connection open: less than the drain delay of an edge, in which
+/// each response closes its connection. An edge closes the others after that, and a request that is
+/// sent at that moment would be lost.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A load that runs until it is stopped.
 #[derive(Debug)]

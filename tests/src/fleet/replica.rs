@@ -58,6 +58,11 @@ impl Replica {
         self.variables.push((name.to_owned(), value.into()));
     }
 
+    /// Runs another program from its next start on, such as the same service of another version.
+    pub fn set_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// The service of which it is a replica.
     pub fn service(&self) -> &str {
         self.name.split('-').next().unwrap_or_default()
@@ -81,14 +86,27 @@ impl Replica {
     /// Starts its process.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
+        self.child = Some(self.spawn(&[]));
+    }
+
+    /// Runs a subcommand of its program with the same options, and asserts that it succeeds.
+    pub(super) async fn run(&mut self, subcommand: &str) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        self.child = Some(self.spawn(&[subcommand]));
+        let status = self.wait().await;
+        assert!(status.success(), "{} {subcommand}: {status}\n{}", self.name, self.log_tail());
+    }
+
+    fn spawn(&self, subcommand: &[&str]) -> Child {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
+            .args(subcommand)
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.env("DRAWBRIDGE_LOG_FORMAT", "json").env("DRAWBRIDGE_LOG", "info");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name)));
+        command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
     /// The status and the text of its `/readyz`; `None` while it does not answer.

@@ -164,7 +164,7 @@ async fn health_readiness_and_metrics_are_on_the_admin_port_of_every_service() {
         assert_eq!(status, StatusCode::OK);
         let expected = match service.telemetry.service() {
             "edge" => {
-                r#"mcp_server_operation_duration_seconds_count{mcp_method_name="tools/call",gen_ai_tool_name="code_list_files"} 1"#
+                r#"mcp_server_operation_duration_seconds_count{mcp_method_name="tools/call",gen_ai_tool_name="code_list_files",error_type=""} 1"#
             }
             "auth" => "auth_decisions_total",
             "idp" => "http_server_request_duration_seconds",

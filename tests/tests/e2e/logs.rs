@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use drawbridge_tests::TestMesh;
+use drawbridge_proto::code::v1::{SearchRequest, code_service_client::CodeServiceClient};
+use drawbridge_tests::{Reply, TestMesh, connect};
+use drawbridge_transport::with_transaction_token;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Value, json};
+use tonic::{Code, Request};
+
+use crate::gateway::limits::until;
 
 /// A JSON value none of whose objects has a key twice.
 #[derive(Debug)]
@@ -71,7 +76,7 @@ async fn no_log_line_has_a_key_twice_and_each_event_of_a_call_names_its_caller()
     serde_json::from_str::<UniqueKeys>(r#"{"a":[{"b":1,"b":2}]}"#).expect_err("a key twice");
     serde_json::from_str::<IgnoredAny>(r#"{"a":1,"a":2}"#).expect("valid JSON for others");
 
-    let mesh = TestMesh::start().await;
+    let mesh = TestMesh::with(|config| config.telemetry.log_principals = true).await;
     let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
     mesh.anonymous().call("tools/list", json!({})).await;
     alice.send_body("{").await;
@@ -97,12 +102,93 @@ async fn no_log_line_has_a_key_twice_and_each_event_of_a_call_names_its_caller()
     for message in ["refused", "a call failed", "answered"] {
         assert!(events(message).count() > 0, "nothing logged {message:?}");
     }
-    for message in ["decision", "cached decision used", "called"] {
+    for message in ["decision", "called"] {
         assert!(events(message).count() > 0, "nothing logged {message:?}");
         for event in events(message) {
-            for field in ["issuer", "subject", "client_id"] {
+            for field in ["issuer", "subject", "client_id", "enduser.pseudo.id"] {
                 assert!(event[field].is_string(), "no {field} in {event}");
             }
         }
     }
+    for decision in events("decision") {
+        assert!(decision["policy_ids"].is_array(), "{decision}");
+    }
+}
+
+/// The line of the request with this response.
+fn line_of(mesh: &TestMesh, reply: &Reply) -> Value {
+    let id = reply.request_id();
+    let log = mesh.log();
+    let lines = log.lines().filter(|line| line.contains(r#""message":"answered""#));
+    let lines: Vec<_> = lines.filter(|line| line.contains(id)).collect();
+    assert_eq!(lines.len(), 1, "one line per request: {lines:?}");
+    serde_json::from_str(lines[0]).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_request_has_one_line_with_who_what_and_how_it_ended() {
+    let mesh = TestMesh::start().await;
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    let calls = [
+        (&alice, "code_search", json!({ "query": "fn main" }), "ok"),
+        (&alice, "code_list_files", json!({ "glob": "!refused" }), "tool_error"),
+        (&bob, "code_search", json!({ "query": "fn main" }), "denied"),
+    ];
+    for (client, tool, arguments, outcome) in calls {
+        let reply = client.call_tool(tool, arguments).await;
+        let line = line_of(&mesh, &reply);
+        assert_eq!((&line["item"], &line["outcome"]), (&json!(tool), &json!(outcome)), "{line}");
+        assert_eq!(line["http.response.status_code"], reply.status.as_u16(), "{line}");
+        assert_eq!(line["mcp.method.name"], "tools/call", "{line}");
+        for field in ["enduser.pseudo.id", "client_id", "trace_id", "client.address"] {
+            assert!(line[field].is_string(), "no {field} in {line}");
+        }
+        assert!(line["elapsed_us"].is_u64(), "{line}");
+        let text = line.to_string();
+        assert!(!text.contains("alice") && !text.contains("bob"), "{line}");
+    }
+    let refused = mesh.anonymous().call("tools/list", json!({})).await;
+    let line = line_of(&mesh, &refused);
+    assert_eq!((&line["outcome"], &line["code"]), (&json!("refused"), &json!("unauthenticated")));
+    assert!(line.get("enduser.pseudo.id").is_none(), "{line}");
+}
+
+#[tokio::test]
+async fn the_log_filter_changes_at_run_time_and_an_invalid_one_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("filter");
+    let write = |text: &str| std::fs::write(&file, text).expect("a file");
+    write("warn");
+    let mesh = TestMesh::with(|config| {
+        config.telemetry.log_filter_file = Some(file.clone());
+    })
+    .await;
+    let alice = mesh.client("alice").await;
+    let has_line = async || {
+        let reply = alice.call("tools/list", json!({})).await;
+        mesh.log().lines().any(|line| line.contains(reply.request_id()))
+    };
+    assert!(!has_line().await, "the filter is `warn`");
+    write("info");
+    until("the new filter", has_line).await;
+    write("info,x=nonsense");
+    until("the warning", async || mesh.log().contains("the log filter is invalid")).await;
+    assert!(has_line().await, "the last valid filter is in effect");
+}
+
+#[tokio::test]
+async fn the_reason_for_a_refused_transaction_token_is_logged_once() {
+    let mesh = TestMesh::start().await;
+    let channel = connect(&mesh.mesh.state.services["code"]).expect("a channel");
+    for _ in 0..20 {
+        let request = with_transaction_token(Request::new(SearchRequest::default()), "a.b.c");
+        let mut client = CodeServiceClient::new(channel.clone());
+        let refused = client.search(request.expect("a token")).await;
+        assert_eq!(refused.expect_err("a refusal").code(), Code::Unauthenticated);
+    }
+    let log = mesh.log();
+    let of = |line: &&str| line.contains(r#""message":"refused a transaction token""#);
+    let lines: Vec<_> = log.lines().filter(of).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(r#""reason":"invalid""#), "{lines:?}");
 }

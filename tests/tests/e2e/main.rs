@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a failed precondition fails the test")]
 
+mod audit;
 mod auth;
 mod bad_input;
 mod catalog;

@@ -1,4 +1,5 @@
-//! Every metric of a scrape is in a table, and described as the table has it.
+//! Every metric of a scrape is in a table, and described as the table has it; every metric of the
+//! alerts and dashboards is in a scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +7,10 @@ use drawbridge_mesh::metric_tables;
 use drawbridge_runtime::metric::{MetricInfo, MetricKind};
 use drawbridge_tests::TestMesh;
 use serde_json::json;
+
+mod alerts;
+mod outcomes;
+mod used;
 
 /// The metrics of a scrape: their `# HELP`, their `# TYPE` and the names of their labels.
 #[derive(Debug, Default)]
@@ -84,7 +89,8 @@ async fn every_metric_of_a_scrape_has_the_help_type_and_labels_of_its_table() {
         "edge_refusals_total",
         "helpdesk_requests_total",
         "http_server_request_duration_seconds",
-        "mtls_trust_bundle_expiry_timestamp_seconds",
+        "certificate_expiry_timestamp_seconds",
+        "tokio_workers",
         "rpc_server_call_duration_seconds",
         #[cfg(target_os = "linux")]
         "process_resident_memory_bytes",

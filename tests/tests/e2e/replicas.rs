@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_tests::fleet::{Fleet, Load, Report, Sizes};
+use drawbridge_tests::fleet::{Fleet, Load, Replica, Report, Sizes};
 use tokio::sync::{Mutex, MutexGuard};
 
 mod faults;
 mod restarts;
 mod scaling;
 mod sessions;
+mod upgrade;
 
 /// The folder of binaries to run instead of this build's. It selects the long version.
 const BINARIES: &str = "DRAWBRIDGE_REPLICAS_BINARIES";
@@ -34,6 +35,11 @@ struct World {
 impl World {
     /// Starts a fleet with the first `auths` replicas of auth.
     async fn start(sizes: Sizes, auths: usize) -> Self {
+        Self::of(program, sizes, auths).await
+    }
+
+    /// The same, of these binaries.
+    async fn of(program: impl Fn(&str) -> PathBuf, sizes: Sizes, auths: usize) -> Self {
         let alone = ONE_AT_A_TIME.lock().await;
         let began = Instant::now();
         let fleet = Box::pin(Fleet::start(program, sizes, auths)).await;
@@ -57,6 +63,13 @@ impl World {
         assert!(revoked.is_empty(), "{revoked:#?}");
     }
 
+    /// Asserts that a call without an error that invites to retry is one whose connection was
+    /// closed: by the death of its edge, or by the balancer while no edge is ready.
+    fn assert_only_cut(report: &Report) {
+        let failed = report.failed();
+        assert_eq!(failed.calls.len(), report.cut().calls.len(), "{}", failed.problems());
+    }
+
     /// Asserts that the tool services accepted every transaction token.
     fn assert_keys_known(&self) {
         let rejected = self.fleet.logged("rejected a call without a valid transaction token");
@@ -70,7 +83,7 @@ fn is_long() -> bool {
 }
 
 /// The binary of a service.
-fn program(service: &str) -> PathBuf {
+pub(crate) fn program(service: &str) -> PathBuf {
     if let Some(folder) = env::var_os(BINARIES) {
         return PathBuf::from(folder).join(format!("drawbridge-{service}"));
     }

@@ -11,9 +11,6 @@ use crate::{REPOSITORY, text};
 /// Variables that the chart sets for every tool service, although not all of them need it.
 const NOT_EVERYWHERE: [&str; 1] = ["DRAWBRIDGE_CODE_AUTH_URL"];
 
-/// Where all metrics are listed.
-const METRICS: &str = "docs/reference/metrics.md";
-
 /// A process as a deployment starts it.
 #[derive(Debug, Deserialize)]
 struct Deployed {
@@ -71,29 +68,6 @@ fn the_chart_compose_and_units_are_valid_and_pass_what_services_accept() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(parsed >= 15, "{parsed}");
-}
-
-#[test]
-fn alerts_use_metrics_that_exist() {
-    let read = |path| fs::read_to_string(Path::new(REPOSITORY).join(path)).expect("a file");
-    let (alerts, metrics) = (read("deploy/helm/drawbridge/alerts.yaml"), read(METRICS));
-    let expressions: Vec<_> =
-        alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect();
-    assert!(expressions.len() >= 10, "{expressions:?}");
-    for expression in expressions {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let names = expression.split(|c| !is_name(c)).filter(|word| {
-            ["drawbridge_", "edge_", "auth_", "mtls_", "tls_"]
-                .iter()
-                .any(|prefix| word.starts_with(prefix))
-        });
-        let names: Vec<_> = names.map(|name| name.trim_end_matches("_bucket")).collect();
-        assert!(!names.is_empty(), "{expression}");
-        for name in names {
-            let listed = [format!("| `{name}`"), format!("| `{name}{{")];
-            assert!(listed.iter().any(|it| metrics.contains(it)), "there is no metric {name}");
-        }
-    }
 }
 
 /// Runs a part of `tests/release.sh` in a folder; the error output if it fails.

@@ -29,7 +29,8 @@ const EXAMPLES: [&str; 4] = [
 /// The maximum number of `no-run` blocks in those pages.
 const NOT_RUN_MAX: usize = 3;
 /// Options of other programs.
-const FOREIGN_OPTIONS: [&str; 2] = ["service-account-issuer", "debug"];
+const FOREIGN_OPTIONS: [&str; 4] =
+    ["service-account-issuer", "debug", "reset-then-reuse-values", "reuse-values"];
 /// Variables without an option.
 const OTHER_VARIABLES: [&str; 3] =
     ["DRAWBRIDGE_STATE_DIR", "DRAWBRIDGE_TOOLS", "DRAWBRIDGE_COMMIT"];

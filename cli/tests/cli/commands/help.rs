@@ -16,10 +16,16 @@ use crate::{REPOSITORY, drawbridge, text};
 
 /// Options whose variables do not follow the rule: named by a standard, or shared by several
 /// commands.
-const NAMED_OTHERWISE: [(&str, &str); 15] = [
+const NAMED_OTHERWISE: [(&str, &str); 21] = [
     ("log-format", "DRAWBRIDGE_LOG_FORMAT"),
     ("log", "DRAWBRIDGE_LOG"),
+    ("log-filter-file", "DRAWBRIDGE_LOG_FILTER_FILE"),
+    ("log-principals", "DRAWBRIDGE_LOG_PRINCIPALS"),
+    ("pseudonym-key-file", "DRAWBRIDGE_PSEUDONYM_KEY_FILE"),
     ("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ("otlp-protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    ("traces-sampler", "OTEL_TRACES_SAMPLER"),
+    ("traces-sampler-arg", "OTEL_TRACES_SAMPLER_ARG"),
     ("admin-allowed-host", "DRAWBRIDGE_ADMIN_ALLOWED_HOST"),
     ("vault-token", "VAULT_TOKEN"),
     ("database-password", "DRAWBRIDGE_VAULT_DATABASE_PASSWORD"),
@@ -34,14 +40,14 @@ const NAMED_OTHERWISE: [(&str, &str); 15] = [
     ("token", "DRAWBRIDGE_CLIENT_TOKEN"),
 ];
 /// The prefixes of options under each heading. Options without a heading may have any prefix.
-const HEADINGS: [(&str, &[&str]); 18] = [
+const HEADINGS: [(&str, &[&str]); 19] = [
     ("Tool service", &["listen", "admin-listen", "auth-"]),
-    ("Telemetry", &["log", "otlp-", "admin-allowed-host"]),
+    ("Telemetry", &["log", "otlp-", "traces-", "pseudonym-", "admin-allowed-host"]),
     ("Between services", &["mtls-", "allow-plaintext", "peers"]),
     ("TLS handshakes", &["handshake"]),
     ("Caller", &["mesh", "auth-", "token", "issuer", "client-", "audience"]),
-    ("Decision log", &["decision-log"]),
-    ("Policy bundles", &["policy-"]),
+    ("Audit", &["audit-"]),
+    ("Policy bundles", &["policy-", "deny-expired-policies"]),
     ("Vault", &["vault-"]),
     ("AWS Secrets Manager", &["aws-"]),
     ("Azure Key Vault", &["azure-"]),
@@ -50,6 +56,7 @@ const HEADINGS: [(&str, &[&str]); 18] = [
     ("Revocation", &["seen-"]),
     ("Event streams", &["stream", "watches-"]),
     ("HTTP server", &["connections-", "idle-", "body-timeout", "send-"]),
+    ("Discovery in Kubernetes", &["discover-kubernetes", "kubernetes-"]),
     ("Shutdown", &["drain-"]),
     ("Sign-in", &["mesh", "url", "user", "password", "client-id", "no-browser", "token"]),
     ("Options", &[]),

@@ -186,3 +186,29 @@ strategy:
 {{- dict "name" "policies" "configMap" $folder | toJson -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* The audit log of a component: its variables, volumes and mounts, as JSON. Takes root and name. */}}
+{{- define "drawbridge.audit" -}}
+{{- $audit := .root.Values.audit -}}
+{{- $prefix := printf "DRAWBRIDGE_%s_AUDIT" (upper .name) -}}
+{{- $env := list -}}
+{{- $volumes := list -}}
+{{- $mounts := list -}}
+{{- if $audit.log -}}
+{{- $env = list
+  (dict "name" (printf "%s_LOG" $prefix) "value" $audit.log)
+  (dict "name" (printf "%s_MODE" $prefix) "value" $audit.mode)
+  (dict "name" (printf "%s_MESH" $prefix) "value" (include "drawbridge.fullname" .root)) -}}
+{{- if ne $audit.log "-" -}}
+{{- $env = append $env (dict "name" (printf "%s_DAYS" $prefix) "value" (toString (int $audit.days))) -}}
+{{- $volumes = append $volumes (merge (dict "name" "audit") $audit.volume) -}}
+{{- $mounts = append $mounts (dict "name" "audit" "mountPath" (dir $audit.log)) -}}
+{{- end -}}
+{{- with $audit.key.existingSecret -}}
+{{- $env = append $env (dict "name" (printf "%s_KEY_FILE" $prefix) "value" (printf "/etc/drawbridge/audit/%s" $audit.key.key)) -}}
+{{- $volumes = append $volumes (dict "name" "audit-key" "secret" (dict "secretName" . "defaultMode" 0440)) -}}
+{{- $mounts = append $mounts (dict "name" "audit-key" "mountPath" "/etc/drawbridge/audit" "readOnly" true) -}}
+{{- end -}}
+{{- end -}}
+{{- dict "env" $env "volumes" $volumes "mounts" $mounts | toJson -}}
+{{- end -}}

@@ -20,6 +20,7 @@ handlers, and serve it:
 from . import ask, errors
 from ._caller import Actor, Caller, caller
 from ._guard import Context
+from ._readiness import Dependency
 from ._serve import ContractError, RunningService, serve, serving
 from ._settings import Settings
 from .errors import (
@@ -39,6 +40,7 @@ __all__ = [
     "Caller",
     "Context",
     "ContractError",
+    "Dependency",
     "FailedPrecondition",
     "InvalidArgument",
     "LogMessage",

@@ -12,36 +12,12 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from ._readiness import Readiness
+
 TIMEOUT_SECONDS = 5.0
 """How long a request may take to arrive."""
 POLL_SECONDS = 0.05
 """How often the thread looks whether it should stop."""
-
-
-class Readiness:
-    """Whether the service accepts calls."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = "starting"
-        """Why it is not ready. `None`: it is."""
-        self.notes: dict[str, str] = {}
-        """Problems that do not make it unready, such as a certificate that cannot be used."""
-
-    def note(self, name: str, problem: str | None) -> None:
-        """Sets or clears a note."""
-        notes = {other: text for other, text in self.notes.items() if other != name}
-        self.notes = notes if problem is None else {**notes, name: problem}
-
-    def report(self) -> tuple[HTTPStatus, bytes]:
-        """The response of `/readyz`."""
-        ready = self.reason is None
-        body: dict[str, object] = {"ready": ready}
-        if not ready:
-            body["reason"] = self.reason
-        if self.notes:
-            body["notes"] = self.notes
-        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return status, json.dumps(body).encode()
 
 
 class AdminServer:
@@ -59,10 +35,10 @@ class AdminServer:
         allowed_hosts: frozenset[str] = frozenset(),
     ) -> None:
         class Handler(_Handler):
-            def routes(self) -> dict[str, tuple[HTTPStatus, bytes]]:
+            def routes(self, query: str) -> dict[str, tuple[HTTPStatus, bytes]]:
                 return {
                     "/healthz": (HTTPStatus.OK, b"ok\n"),
-                    "/readyz": readiness.report(),
+                    "/readyz": _readyz(readiness, query),
                     "/metrics": (HTTPStatus.OK, generate_latest(registry)),
                 }
 
@@ -83,6 +59,12 @@ class AdminServer:
         """Stops serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _readyz(readiness: Readiness, query: str) -> tuple[HTTPStatus, bytes]:
+    body = readiness.report(verbose=query.startswith("verbose"))
+    status = HTTPStatus.OK if body["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, json.dumps(body).encode()
 
 
 def is_host_allowed(host: str, allowed_hosts: frozenset[str]) -> bool:
@@ -107,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "drawbridge"
     sys_version = ""
 
-    def routes(self) -> dict[str, tuple[HTTPStatus, bytes]]:
+    def routes(self, query: str) -> dict[str, tuple[HTTPStatus, bytes]]:
         raise NotImplementedError
 
     def is_allowed(self, host: str) -> bool:
@@ -119,8 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
             message = "the Host header names another server; allow it with --admin-allowed-host\n"
             self._respond(HTTPStatus.FORBIDDEN, message.encode())
             return
-        path = urlsplit(self.path).path
-        self._respond(*self.routes().get(path, (HTTPStatus.NOT_FOUND, b"not found\n")))
+        target = urlsplit(self.path)
+        routes = self.routes(target.query)
+        self._respond(*routes.get(target.path, (HTTPStatus.NOT_FOUND, b"not found\n")))
 
     def _respond(self, status: HTTPStatus, body: bytes) -> None:
         self.send_response(status)

@@ -26,6 +26,8 @@ STALE_MAX_SECONDS = 3600.0
 """How long stale keys are used while auth does not answer."""
 REFETCH_SECONDS = 5.0
 """The shortest time between two fetches, so that unknown key ids cannot cause more."""
+FETCH_AHEAD_SECONDS = 0.05
+"""The first delay between attempts to fetch keys ahead."""
 RETRY_SECONDS = 1.0
 """The shortest time after a failed fetch."""
 
@@ -69,6 +71,27 @@ class KeySet:
             raise KeysUnavailable(self._failure)
         return self._keys.get(key_id)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether there are keys, and they are not too old to be used."""
+        return (
+            self._fresh_until is not None
+            and self._clock() < self._fresh_until + STALE_MAX_SECONDS
+        )
+
+    async def fetch_ahead(self) -> None:
+        """Fetches the keys before the first one is requested, until that succeeds. An unknown key
+        id then causes a fetch as soon as if there had been none.
+        """
+        delay = FETCH_AHEAD_SECONDS
+        while True:
+            await self._refresh()
+            if self.is_usable:
+                self._attempted_at = None
+                return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, RETRY_SECONDS)
+
     def _refresh_in_background(self) -> None:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._refresh())
@@ -87,8 +110,9 @@ class KeySet:
                 found, cache_control = await self._fetch()
                 self._keys = usable_keys(found)
             except (OSError, ValueError) as error:
-                self._failure = str(error) or type(error).__name__
-                logger.warning("auth's keys could not be fetched: %s", self._failure)
+                before, self._failure = self._failure, str(error) or type(error).__name__
+                if self._failure != before:
+                    logger.warning("auth's keys could not be fetched: %s", self._failure)
                 return
             self._failure = None
             self._fresh_until = self._clock() + fresh_seconds(cache_control)

@@ -17,12 +17,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from ._admin import AdminServer, Readiness
+from ._admin import AdminServer
 from ._fetch import key_fetcher
 from ._guard import Guard, check_handler
 from ._keys import KeySet
 from ._logs import FIELDS, install_logs
 from ._mtls import Identity, sibling_id
+from ._readiness import REQUIRED, SERVING, Dependency, Monitors, Readiness
 from ._reflection import SERVICES as REFLECTION_SERVICES
 from ._reflection import Reflection
 from ._settings import Settings, parse_address, parse_settings
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
 """How long calls in flight may take to finish in `RunningService.stop`."""
+FLUSH_SECONDS = 0.2
+"""How long the last responses may take to leave."""
 METADATA_BYTES_MAX = 64 * 1024
 """The most metadata of one call."""
 CONCURRENT_STREAMS_MAX = 1024
@@ -118,7 +121,7 @@ class RunningService:
         readiness: Readiness,
         health: health_aio.HealthServicer,
         guard: Guard,
-        follower: asyncio.Task[None] | None,
+        monitors: Monitors,
         address: str,
     ) -> None:
         self.address = address
@@ -130,7 +133,12 @@ class RunningService:
         self._readiness = readiness
         self._health = health
         self._guard = guard
-        self._follower = follower
+        self._monitors = monitors
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why the service is not ready. `None`: it is."""
+        return self._readiness.reason
 
     async def stop(self) -> None:
         """Stops in one process with its callers: without a delay."""
@@ -140,7 +148,7 @@ class RunningService:
         """Stops: not ready, a delay in which calls are still accepted so that load balancers
         notice, no new calls, and calls in flight finish within a timeout.
         """
-        self._readiness.reason = "stopping"
+        self._readiness.set(SERVING, REQUIRED, "stopping")
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(delay_seconds)
         stopping = asyncio.create_task(self._server.stop(timeout_seconds))
@@ -148,17 +156,19 @@ class RunningService:
         idle = asyncio.create_task(self._guard.idle())
         await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
+        # A call ends for its handler before its last response has left.
+        await asyncio.wait({stopping}, timeout=FLUSH_SECONDS)
         await self._server.stop(None)
         await stopping
-        if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
+        await self._monitors.close()
         await asyncio.to_thread(self._admin.close)
 
 
 async def start(
-    service: Service, settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+    service: Service,
+    settings: Settings,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    dependencies: Sequence[Dependency] = (),
 ) -> RunningService:
     """Starts the service. Raises `OSError` or `ValueError` if it cannot."""
     settings.check()
@@ -169,7 +179,8 @@ async def start(
     fetch = key_fetcher(
         settings.auth_jwks_url, identity, auth_id, allow_plaintext=settings.allow_plaintext
     )
-    verifier = Verifier(service.namespace, settings.auth_issuer, KeySet(fetch))
+    keys = KeySet(fetch)
+    verifier = Verifier(service.namespace, settings.auth_issuer, keys)
     allowed = None if identity is None else frozenset(settings.mtls_allow)
     guard = Guard(verifier, allowed)
     server = grpc.aio.server(
@@ -182,23 +193,48 @@ async def start(
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     Reflection([*service.handlers, "grpc.health.v1.Health", *REFLECTION_SERVICES]).add_to(server)
+    readiness, needed = Readiness(guard.registry), (_auth_keys(keys), *dependencies)
+    for dependency in needed:
+        readiness.expect(dependency)
     address = _bind(server, settings, identity)
-    readiness = Readiness()
     admin = AdminServer(
         parse_address(settings.admin_listen),
         readiness,
         guard.registry,
         settings.admin_allowed_hosts,
     )
-    follower = None
+    monitors = Monitors()
     if identity is not None:
-        follow = identity.follow(lambda problem: readiness.note("mtls", problem))
-        follower = asyncio.create_task(follow)
+        monitors.start(identity.follow(lambda problem: readiness.note("mtls", problem)))
     await server.start()
-    for name in ("", *service.handlers):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    readiness.reason = None
-    return RunningService(server, admin, readiness, health, guard, follower, address)
+    monitors.start(keys.fetch_ahead())
+    for dependency in needed:
+        monitors.start(readiness.monitor(dependency))
+    monitors.start(_follow(readiness, health, ("", *service.handlers)))
+    readiness.set(SERVING, REQUIRED, None)
+    return RunningService(server, admin, readiness, health, guard, monitors, address)
+
+
+def _auth_keys(keys: KeySet) -> Dependency:
+    """Without auth's keys the service refuses every call. Once it has them, it uses them for an
+    hour without auth.
+    """
+
+    async def check() -> str | None:
+        return None if keys.is_usable else "have not been fetched, or are too old"
+
+    return Dependency("auth_keys", check)
+
+
+async def _follow(
+    readiness: Readiness, health: health_aio.HealthServicer, names: Sequence[str]
+) -> None:
+    """Health of gRPC says what readiness says."""
+    while True:
+        ready = await readiness.changed()
+        states = health_pb2.HealthCheckResponse
+        for name in names:
+            await health.set(name, states.SERVING if ready else states.NOT_SERVING)
 
 
 def _open_identity(settings: Settings) -> Identity | None:
@@ -249,9 +285,11 @@ async def serving(
     *servicers: object,
     settings: Settings | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    dependencies: Sequence[Dependency] = (),
 ) -> AsyncIterator[RunningService]:
     """Serves while the block runs, for programs with a loop of their own."""
-    running = await start(Service(*servicers), settings or Settings(), interceptors)
+    service = Service(*servicers)
+    running = await start(service, settings or Settings(), interceptors, dependencies)
     try:
         yield running
     finally:
@@ -262,30 +300,35 @@ def serve(
     *servicers: object,
     settings: Settings | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    dependencies: Sequence[Dependency] = (),
 ) -> None:
     """Serves the servicers of one namespace until Ctrl-C or SIGTERM.
 
     `settings` are the defaults of the process's arguments and environment variables.
     `interceptors` run after the checks of this package, for example OpenTelemetry's.
+    `dependencies` are what the handlers need: the service is ready while the required ones are up.
     """
     try:
         service = Service(*servicers)
         parsed = parse_settings(service.namespace, settings or Settings())
         install_logs(parsed.log_format, parsed.log)
-        asyncio.run(_run(service, parsed, interceptors))
+        asyncio.run(_run(service, parsed, interceptors, dependencies))
     except (ContractError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
 async def _run(
-    service: Service, settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]
+    service: Service,
+    settings: Settings,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    dependencies: Sequence[Dependency],
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, lambda: (second if first.is_set() else first).set())
     export_last_spans = export_spans(service.namespace, os.environ)
-    running = await start(service, settings, interceptors)
+    running = await start(service, settings, interceptors, dependencies)
     fields = {"address": running.address, "admin": running.admin_address}
     logger.info("serving", extra={FIELDS: fields})
     await first.wait()

@@ -24,6 +24,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ._readiness import Dependency
 from ._serve import RunningService, Service, start
 from ._settings import AUTH_ISSUER, Settings
 from ._tokens import TOKEN_TYPE, TXN_TOKEN
@@ -147,11 +148,13 @@ class TestService:
 
 
 @contextlib.asynccontextmanager
-async def serving(*servicers: object, **settings: Any) -> AsyncIterator[TestService]:
+async def serving(
+    *servicers: object, dependencies: Sequence[Dependency] = (), **settings: Any
+) -> AsyncIterator[TestService]:
     """Serves on free ports while the block runs; `settings` are those of `drawbridge.Settings`."""
     service, auth = Service(*servicers), TestAuth()
     free = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "auth_jwks_url": auth.jwks_url}
-    running = await start(service, Settings(**{**free, **settings}))
+    running = await start(service, Settings(**{**free, **settings}), (), dependencies)
     test = TestService(auth, running, service.namespace)
     try:
         yield test

@@ -30,6 +30,17 @@ pub enum RedisUnavailable {
     Redis(#[from] RedisError),
 }
 
+impl RedisUnavailable {
+    /// The word for spans.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
 /// The connection to Redis while it is available. Its users decide when it is not, and connect again
 /// in the background: a probe on another connection, not a call of a user, shows that Redis is back.
 ///

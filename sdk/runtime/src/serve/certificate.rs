@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     follow::FollowedFiles,
     readiness::Readiness,
-    tls::{self, CertificateError, KeyPairContents, KeyPairFiles, ReloadMetrics},
+    tls::{CertificateError, KeyPairContents, KeyPairFiles, ReloadMetrics},
 };
 
 /// A server's certificate and key, which change when their files do.
@@ -38,7 +38,7 @@ impl ServerCertificate {
         let files = KeyPairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let current = files.load(&files.read()?, &provider)?;
-        tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, current.expires);
+        current.validity.record(ReloadMetrics::SERVER.certificate);
         let resolver = Arc::new(Resolver(ArcSwap::from_pointee(current.certified)));
         // TLS 1.2 and 1.3.
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -67,7 +67,7 @@ impl ServerCertificate {
     /// Uses the contents of the files. Returns whether the certificate changed.
     fn apply(&self, contents: &KeyPairContents) -> Result<bool, CertificateError> {
         let pair = self.files.load(contents, &self.provider)?;
-        tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, pair.expires);
+        pair.validity.record(ReloadMetrics::SERVER.certificate);
         let before = self.resolver.0.swap(Arc::new(pair.certified));
         Ok(before.cert != self.resolver.0.load().cert)
     }

@@ -1,14 +1,16 @@
 //! W3C trace context propagation.
 
+use std::{pin::pin, task::Poll};
+
 use http::{HeaderMap, HeaderValue};
+pub use opentelemetry::trace::SpanContext;
 use opentelemetry::{
-    Context,
+    Array, Context, StringValue, Value,
     propagation::{Extractor, TextMapPropagator as _},
-    trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId},
+    trace::{SpanId, TraceContextExt as _, TraceFlags, TraceId},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::metadata::MetadataMap;
-use tracing::{Span, span};
+use tracing::{Instrument as _, Span, field::Empty, span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, Registry, layer, registry::LookupSpan as _};
 
@@ -61,9 +63,15 @@ fn with_propagated<T>(span: &Span, then: impl FnOnce(&mut SpanContext) -> T) -> 
 }
 
 /// The context of a span, if it has one.
-fn context_of(span: &Span) -> Option<SpanContext> {
-    let context = with_propagated(span, |context| context.clone())
-        .unwrap_or_else(|| span.context().span().span_context().clone());
+#[must_use]
+pub fn context_of(span: &Span) -> Option<SpanContext> {
+    // Unless spans are exported, only those of requests have a context.
+    let propagated = span.with_subscriber(|(id, dispatch)| {
+        let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+        span.scope().find_map(|span| span.extensions().get::<SpanContext>().cloned())
+    });
+    let context =
+        propagated.flatten().unwrap_or_else(|| span.context().span().span_context().clone());
     context.is_valid().then_some(context)
 }
 
@@ -84,12 +92,69 @@ pub fn continue_from(span: &Span, carrier: &dyn Extractor) {
     }
 }
 
-/// Writes the current span's trace context to the metadata of an outgoing call.
-pub fn inject(metadata: &mut MetadataMap) {
+/// The ids of a span's context, for storage: 16 bytes of the trace, 8 of the span.
+#[must_use]
+pub fn to_bytes(context: &SpanContext) -> Vec<u8> {
+    [&context.trace_id().to_bytes()[..], &context.span_id().to_bytes()[..]].concat()
+}
+
+/// The context of a span of another process, from what [`to_bytes`] returned.
+#[must_use]
+pub fn from_bytes(ids: &[u8]) -> Option<SpanContext> {
+    let (trace, span) = ids.split_at_checked(16)?;
+    let (trace, span) = (trace.try_into().ok()?, span.try_into().ok()?);
+    let (trace, span) = (TraceId::from_bytes(trace), SpanId::from_bytes(span));
+    let context = SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, true, Default::default());
+    context.is_valid().then_some(context)
+}
+
+/// Adds a link to another span, which may be of another trace.
+pub fn link(span: &Span, other: &SpanContext) {
+    span.add_link(other.clone());
+}
+
+/// Sets an attribute of a span that is a list.
+pub fn set_list(span: &Span, name: &'static str, values: &[String]) {
+    if !span.is_disabled() {
+        let values = values.iter().map(|value| StringValue::from(value.clone())).collect();
+        span.set_attribute(name, Value::Array(Array::String(values)));
+    }
+}
+
+/// The span of a command to Redis, by OpenTelemetry's conventions: without keys and values.
+pub fn redis_span(operation: &'static str) -> Span {
+    tracing::info_span!(
+        "redis",
+        otel.name = operation,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        db.system.name = "redis",
+        db.operation.name = operation,
+        error.type = Empty,
+    )
+}
+
+/// Ends the span of an operation that may have failed, with a word for the failure.
+pub fn end_with(span: &Span, failed: Option<&'static str>) {
+    if let Some(word) = failed {
+        span.record("error.type", word).record("otel.status_code", "ERROR");
+    }
+}
+
+/// Waits for `work`. Unless that is ready at once, the wait has a span.
+pub async fn waiting<T>(span: impl FnOnce() -> Span, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    match futures::poll!(work.as_mut()) {
+        Poll::Ready(output) => output,
+        Poll::Pending => work.instrument(span()).await,
+    }
+}
+
+/// Writes the current span's trace context to the headers of an outgoing request.
+pub fn inject(headers: &mut HeaderMap) {
     let Some(context) = context_of(&Span::current()) else { return };
     let (trace, span, flags) =
         (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
-    let headers = metadata.as_mut();
     if let Ok(mut parent) = HeaderValue::try_from(format!("00-{trace}-{span}-{flags:02x}")) {
         // The value differs for each call, so it must not enter HTTP/2's header table.
         parent.set_sensitive(true);

@@ -9,6 +9,7 @@ use http::{Request, Response};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
+use tracing::Span;
 use url::Url;
 
 use super::{
@@ -88,7 +89,10 @@ impl BalancedChannel {
             let Some(mut connection) = self.replicas.pick().await else { break };
             *request.uri_mut() = absolute(request.uri(), connection.origin())?;
             match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok(received(response, connection)),
+                Ok(response) => {
+                    connection.record_address(&Span::current());
+                    return Ok(received(response, connection));
+                }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(connection_error(error.into_error())),

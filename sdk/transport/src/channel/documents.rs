@@ -5,7 +5,8 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use drawbridge_runtime::{Address, bounded};
 use futures::future::join_all;
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http_body_util::Full;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
@@ -54,13 +55,23 @@ impl ReplicaDocuments {
 
     /// Fetches the document at this path, which may have a query, from every replica.
     pub async fn fetch(&self, path: &str) -> Vec<ReplicaDocument> {
+        self.request(path, None).await
+    }
+
+    /// Posts JSON to this path of every replica, and returns their answers.
+    pub async fn post(&self, path: &str, json: Bytes) -> Vec<ReplicaDocument> {
+        self.request(path, Some(json)).await
+    }
+
+    async fn request(&self, path: &str, json: Option<Bytes>) -> Vec<ReplicaDocument> {
+        let json = json.as_ref();
         let of_origin =
             self.origins.iter().map(async |(origin, connector)| {
                 match replicas::resolve(origin).await {
                     Ok(addresses) => {
                         let fetching = addresses.into_iter().map(async |address| ReplicaDocument {
                             replica: address.to_string(),
-                            body: fetch(origin, &address, connector, path).await,
+                            body: request(origin, &address, connector, path, json).await,
                         });
                         join_all(fetching).await
                     }
@@ -82,16 +93,23 @@ impl Drop for ClosedOnDrop {
     }
 }
 
-async fn fetch(
+async fn request(
     origin: &Arc<Origin>,
     address: &Address,
     connector: &Connector,
     path: &str,
+    json: Option<&Bytes>,
 ) -> io::Result<Bytes> {
     let mut parts = origin.uri.clone().into_parts();
     parts.path_and_query = Some(path.parse().map_err(io::Error::other)?);
     let uri = Uri::from_parts(parts).map_err(io::Error::other)?;
-    let request = Request::get(uri).body(Body::empty()).map_err(io::Error::other)?;
+    let request = match json {
+        None => Request::get(uri).body(Body::empty()),
+        Some(json) => Request::post(uri)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::new(Full::new(json.clone()))),
+    };
+    let request = request.map_err(io::Error::other)?;
     let fetching = async {
         let tasks = ConnectionTasks::default();
         let (sender, driver) = replicas::connect(address, connector, tasks.clone()).await?;

@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::body::Body;
+use tracing::Span;
 use url::Url;
 
 use super::{CONNECT_TIMEOUT, ChannelError, KEEP_ALIVE_INTERVAL, RESPONSE_HEADERS_BYTES_MAX};
@@ -99,6 +100,15 @@ impl Connection {
 
     pub(super) fn origin(&self) -> &Uri {
         &self.origin.uri
+    }
+
+    /// Records where the service is in the span of a call.
+    pub(super) fn record_address(&self, span: &Span) {
+        let Origin { host, port, .. } = &*self.origin;
+        span.record("server.address", host.as_str());
+        if *port != 0 {
+            span.record("server.port", port);
+        }
     }
 
     pub(super) fn set_rank(&self, rank: u64) {

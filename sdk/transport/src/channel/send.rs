@@ -4,6 +4,7 @@ use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body};
+use tracing::Span;
 
 use super::{RESPONSE_HEADERS_BYTES_MAX, replicas::Connection, status_headers};
 
@@ -12,6 +13,7 @@ pub(super) async fn send_to(
     mut connection: Connection,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    connection.record_address(&Span::current());
     *request.uri_mut() = absolute(request.uri(), connection.origin())?;
     let response = connection.sender.send_request(request).await.map_err(connection_error)?;
     Ok(received(response, connection))

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use super::Peer;
-use crate::{call::CallContext, metrics::SERVER_CALL_DURATION};
+use crate::{call::CallContext, metrics::SERVER_CALL_DURATION, status_name};
 use drawbridge_runtime::{REQUEST_ID, trace};
 
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +55,8 @@ where
         let context = CallContext::from_headers(request.headers());
         let rpc = request.uri().path().trim_start_matches('/').to_owned();
         let span = span(&rpc, &context);
-        if let Some(id) = request.extensions().get().and_then(|peer: &Peer| peer.id.as_ref()) {
-            span.record("peer", id.as_str());
+        if let Some(peer) = request.extensions().get::<Peer>() {
+            record_peer(&span, peer);
         }
         trace::continue_from(&span, &trace::Headers(request.headers()));
         let request_id = context.request_id.header();
@@ -74,6 +74,17 @@ where
     }
 }
 
+fn record_peer(span: &Span, peer: &Peer) {
+    if span.is_disabled() {
+        return;
+    }
+    if let Some(id) = &peer.id {
+        span.record("peer", id.as_str());
+    }
+    span.record("network.peer.address", tracing::field::display(peer.address.ip()));
+    span.record("network.peer.port", peer.address.port());
+}
+
 fn span(rpc: &str, context: &CallContext) -> Span {
     // Arbitrary names in a path must not become metric labels; `CallRecorder::end` replaces them.
     tracing::info_span!(
@@ -84,6 +95,10 @@ fn span(rpc: &str, context: &CallContext) -> Span {
         rpc.system.name = "grpc",
         rpc.method = rpc,
         rpc.response.status_code = Empty,
+        error.type = Empty,
+        network.peer.address = Empty,
+        network.peer.port = Empty,
+        enduser.pseudo.id = Empty,
         request_id = %context.request_id,
         peer = Empty,
         trace_id = Empty,
@@ -118,11 +133,14 @@ impl CallRecorder {
         self.ended = true;
         // The name of an RPC that is not served is chosen by the caller.
         let rpc = if code == Code::Unimplemented { "unknown" } else { &self.rpc };
-        let code = format!("{code:?}");
         SERVER_CALL_DURATION
-            .with([rpc.to_owned().into(), code.clone().into()])
+            .with([rpc.to_owned().into(), format!("{code:?}").into()])
             .record(self.started.elapsed());
-        self.span.record("rpc.response.status_code", code);
+        let name = status_name(code);
+        self.span.record("rpc.response.status_code", name);
+        if is_server_error(code) {
+            self.span.record("error.type", name).record("otel.status_code", "ERROR");
+        }
     }
 }
 
@@ -132,6 +150,20 @@ impl Drop for CallRecorder {
             self.end(Code::Cancelled);
         }
     }
+}
+
+/// Whether a code is an error of the server, and not of its caller (OpenTelemetry's conventions for
+/// gRPC).
+fn is_server_error(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<Code> {

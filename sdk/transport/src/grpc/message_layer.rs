@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use drawbridge_runtime::bounded::{self, BodyError};
+use drawbridge_runtime::{
+    LogLimit,
+    bounded::{self, BodyError},
+};
 use http::{Request, Response};
 use http_body_util::Full;
 use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
@@ -28,11 +31,17 @@ pub(super) struct MessageChecker {
     /// The request types, by `package.Service/Method`.
     inputs: HashMap<String, MessageDescriptor>,
     bytes_max: usize,
+    refusals: Arc<LogLimit>,
 }
 
 impl MessageChecker {
-    /// A checker for an encoded `FileDescriptorSet` and messages of at most `bytes_max` bytes.
-    pub(super) fn new(descriptors: &[u8], bytes_max: usize) -> Result<Self, DescriptorError> {
+    /// A checker for an encoded `FileDescriptorSet` and messages of at most `bytes_max` bytes, which
+    /// logs refusals as `refusals` permits.
+    pub(super) fn new(
+        descriptors: &[u8],
+        bytes_max: usize,
+        refusals: Arc<LogLimit>,
+    ) -> Result<Self, DescriptorError> {
         let pool = DescriptorPool::decode(descriptors)?;
         let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
         let inputs = methods
@@ -44,7 +53,7 @@ impl MessageChecker {
                 )
             })
             .collect();
-        Ok(Self { inputs, bytes_max })
+        Ok(Self { inputs, bytes_max, refusals })
     }
 
     /// Reads and checks the message of a call to `rpc`. Returns the body unchanged.
@@ -55,7 +64,7 @@ impl MessageChecker {
         })?;
         let body = self.read(body).await?;
         let message = message(&body)?;
-        caller.check_message(message).map_err(|error| reject(&error))?;
+        caller.check_message(message).map_err(|error| reject(&error, &self.refusals))?;
         match nul::find(input, message) {
             Ok(None) => Ok(Body::new(Full::new(body))),
             Ok(Some(field)) => {

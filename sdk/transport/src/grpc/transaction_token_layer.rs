@@ -7,13 +7,15 @@ use std::{
     task::{Context, Poll},
 };
 
+use drawbridge_runtime::{LogLimit, error_chain, span_pseudonym};
 use http::{HeaderMap, Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
+use tracing::Span;
 
 use crate::{
     call::TXN_TOKEN,
-    transaction_token::{TransactionTokenError, Verifier},
+    transaction_token::{TransactionClaims, TransactionTokenError, Verifier},
 };
 
 /// Services that need no transaction token.
@@ -26,11 +28,13 @@ const CREDENTIAL_HEADERS: [&str; 2] = [TXN_TOKEN, "authorization"];
 #[derive(Clone, Debug)]
 pub(crate) struct TransactionTokenLayer {
     verifier: Arc<Verifier>,
+    refusals: Arc<LogLimit>,
 }
 
 impl TransactionTokenLayer {
-    pub(crate) fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier }
+    /// Logs refusals as `refusals` permits.
+    pub(crate) fn new(verifier: Arc<Verifier>, refusals: Arc<LogLimit>) -> Self {
+        Self { verifier, refusals }
     }
 }
 
@@ -38,14 +42,14 @@ impl<S> Layer<S> for TransactionTokenLayer {
     type Service = TransactionTokenService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TransactionTokenService { inner, verifier: Arc::clone(&self.verifier) }
+        TransactionTokenService { inner, layer: self.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct TransactionTokenService<S> {
     inner: S,
-    verifier: Arc<Verifier>,
+    layer: TransactionTokenLayer,
 }
 
 impl<S, B> Service<Request<B>> for TransactionTokenService<S>
@@ -66,7 +70,7 @@ where
         if PUBLIC_SERVICES.iter().any(|service| request.uri().path().starts_with(service)) {
             return Box::pin(self.inner.call(request));
         }
-        let verifier = Arc::clone(&self.verifier);
+        let TransactionTokenLayer { verifier, refusals } = self.layer.clone();
         // The service that was polled ready serves this call.
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
@@ -82,11 +86,12 @@ where
             };
             match verified {
                 Ok(caller) => {
+                    record_caller(&caller.claims);
                     crate::log_call!((&*caller.claims).into(), rpc, "called");
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }
-                Err(error) => Ok(reject(&error).into_http()),
+                Err(error) => Ok(reject(&error, &refusals).into_http()),
             }
         })
     }
@@ -97,11 +102,21 @@ fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
     CREDENTIAL_HEADERS.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some())
 }
 
-pub(super) fn reject(error: &TransactionTokenError) -> Status {
-    tracing::info!(
-        error = error as &dyn std::error::Error,
-        "rejected a call without a valid transaction token"
-    );
+fn record_caller(claims: &TransactionClaims) {
+    let span = Span::current();
+    if !span.is_disabled() {
+        let tenant = claims.tctx.tenant.as_deref().unwrap_or_default();
+        span.record("enduser.pseudo.id", span_pseudonym(&claims.tctx.iss, &claims.sub, tenant));
+    }
+}
+
+/// The status of a call that is refused. Callers with invalid tokens cannot fill the log.
+pub(super) fn reject(error: &TransactionTokenError, refusals: &LogLimit) -> Status {
+    let reason = error.reason();
+    if let Some(suppressed) = refusals.permit(reason) {
+        let error = error_chain(error);
+        tracing::warn!(reason, error, suppressed, "refused a transaction token");
+    }
     match error {
         TransactionTokenError::Keys(_) => {
             Status::unavailable("transaction tokens cannot be verified now; retry")

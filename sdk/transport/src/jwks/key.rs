@@ -35,6 +35,31 @@ impl PartialEq for VerificationKey {
     }
 }
 
+/// A key of a key set that can verify tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsableKey {
+    /// Its id (`kid`).
+    pub id: String,
+    /// The algorithms that it may verify, by their names in RFC 7518 and RFC 8037.
+    pub algorithms: Vec<String>,
+}
+
+/// The keys of a key set that can verify tokens, by their id. Others are skipped, as when tokens
+/// are verified.
+///
+/// # Errors
+/// When the document is not a key set (RFC 7517 section 5).
+pub fn usable_keys(document: &[u8]) -> Result<Vec<UsableKey>, serde_json::Error> {
+    let set: PublishedSet = serde_json::from_slice(document)?;
+    let keys = set.usable().into_iter().map(|(id, key)| UsableKey {
+        id,
+        algorithms: key.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect(),
+    });
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_by(|one, other| one.id.cmp(&other.id));
+    Ok(keys)
+}
+
 /// Keys by their id.
 pub(super) type KeySet = HashMap<String, Arc<VerificationKey>>;
 

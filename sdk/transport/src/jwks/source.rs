@@ -7,13 +7,14 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
 };
+use reqwest::RequestBuilder;
 use serde::Deserialize;
 use tokio::time::timeout;
 use tonic::{body::Body, transport::Channel};
 use tower::ServiceExt as _;
 use url::Url;
 
-use super::{JwksError, key::PublishedSet};
+use super::{JwksError, key::PublishedSet, private_server::PrivateServer};
 use crate::fetch::{BODY_BYTES_MAX, FetchError, Fetched, Fetcher, TIMEOUT};
 
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -27,6 +28,8 @@ pub enum KeySource {
     Peer(Url, Channel),
     /// The URL from an issuer's metadata, by RFC 8414 or else by OpenID Connect Discovery.
     Issuer(String, Fetcher),
+    /// A URL of a server that needs more than that.
+    Private(PrivateServer),
     /// A file, read again at each refresh.
     File(PathBuf),
 }
@@ -61,8 +64,19 @@ impl KeySource {
             (Self::Issuer(name, by), Self::Issuer(other, other_by)) => {
                 name == other && by.scope() == other_by.scope()
             }
+            (Self::Private(server), Self::Private(other)) => server == other,
             (Self::File(path), Self::File(other)) => path == other,
             _ => false,
+        }
+    }
+
+    /// What operators know it by.
+    pub(super) fn label(&self) -> String {
+        match self {
+            Self::Url(url, _) | Self::Peer(url, _) => url.to_string(),
+            Self::Private(server) => server.url.to_string(),
+            Self::Issuer(name, _) => name.clone(),
+            Self::File(path) => path.display().to_string(),
         }
     }
 
@@ -70,6 +84,10 @@ impl KeySource {
         match self {
             Self::Url(url, fetcher) => fetch(fetcher, url, state).await,
             Self::Peer(url, channel) => fetch_from_peer(channel, url, state).await,
+            Self::Private(server) => {
+                let (fetcher, request) = server.request().await?;
+                send(&fetcher, &server.url, request, state).await
+            }
             Self::Issuer(issuer, fetcher) => {
                 let url = match &state.discovered {
                     Some(url) => url.clone(),
@@ -100,7 +118,16 @@ async fn fetch(
     url: &Url,
     state: &mut FetchState,
 ) -> Result<FetchOutcome, JwksError> {
-    let mut request = fetcher.request(Method::GET, url)?;
+    let request = fetcher.request(Method::GET, url)?;
+    send(fetcher, url, request, state).await
+}
+
+async fn send(
+    fetcher: &Fetcher,
+    url: &Url,
+    mut request: RequestBuilder,
+    state: &mut FetchState,
+) -> Result<FetchOutcome, JwksError> {
     if let Some(etag) = &state.etag {
         request = request.header(IF_NONE_MATCH, etag);
     }
@@ -145,17 +172,27 @@ fn parse_response(response: Fetched, state: &mut FetchState) -> Result<FetchOutc
     Ok(FetchOutcome::Set { keys, max_age })
 }
 
-/// The key set's URL, from the metadata of exactly this issuer (RFC 8414 section 3.3).
-async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
-    let url: Url = issuer.parse().map_err(|_| JwksError::NoUrl { issuer: issuer.to_owned() })?;
+/// The URLs of an issuer's metadata: by RFC 8414 section 3.1, and by OpenID Connect Discovery 1.0
+/// section 4. `None`: the issuer is not a URL.
+#[must_use]
+pub fn metadata_urls(issuer: &str) -> Option<[Url; 2]> {
+    let url: Url = issuer.parse().ok()?;
     let path = url.path().trim_end_matches('/');
     let at = |path: &str| {
         let mut url = url.clone();
         url.set_path(path);
         url
     };
-    let oauth = at(&format!("/.well-known/oauth-authorization-server{path}"));
-    let openid = at(&format!("{path}/.well-known/openid-configuration"));
+    Some([
+        at(&format!("/.well-known/oauth-authorization-server{path}")),
+        at(&format!("{path}/.well-known/openid-configuration")),
+    ])
+}
+
+/// The key set's URL, from the metadata of exactly this issuer (RFC 8414 section 3.3).
+async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
+    let urls = metadata_urls(issuer);
+    let [oauth, openid] = urls.ok_or_else(|| JwksError::NoUrl { issuer: issuer.to_owned() })?;
     let (from, metadata): (_, Metadata) = match fetcher.json(&oauth).await {
         Ok(metadata) => (oauth, metadata),
         // A disallowed address must not be retried elsewhere.

@@ -13,11 +13,10 @@ use tokio_rustls::rustls::{
 use tokio_util::sync::CancellationToken;
 
 use super::{MtlsError, SpiffeId};
-use crate::metrics::TRUST_BUNDLE_EXPIRY;
 use drawbridge_runtime::{
     Readiness,
     follow::FollowedFiles,
-    tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics},
+    tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics, Validity},
 };
 
 /// A service's certificate and trusted authorities.
@@ -109,9 +108,10 @@ impl Files {
                     path: self.trust_bundle.clone(),
                     source,
                 })?;
-        tls::set_expiry_gauge(ReloadMetrics::PEERS.expires, pair.expires);
-        if let Some(first) = authorities.iter().filter_map(tls::expiry).min() {
-            tls::set_expiry_gauge(TRUST_BUNDLE_EXPIRY, first);
+        pair.validity.record(ReloadMetrics::PEERS.certificate);
+        let validities = authorities.iter().filter_map(Validity::of);
+        if let Some(first) = validities.min_by_key(|validity| validity.expires) {
+            first.record("trust_bundle");
         }
         Ok((id, Material { certified: Arc::new(pair.certified), roots, clients }))
     }

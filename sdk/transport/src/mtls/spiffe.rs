@@ -73,6 +73,16 @@ impl SpiffeId {
         Self(format!("{folder}/{service}"))
     }
 
+    /// The id with this path in the same trust domain.
+    ///
+    /// # Errors
+    /// When the path is not that of a service.
+    pub fn in_trust_domain(&self, path: &str) -> Result<Self, SpiffeIdError> {
+        let scheme = "spiffe://".len();
+        let end = self.0[scheme..].find('/').map_or(self.0.len(), |at| scheme + at);
+        format!("{}/{path}", &self.0[..end]).parse()
+    }
+
     /// The id as it is written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -157,6 +167,16 @@ mod tests {
             &long_domain,
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_the_same_trust_domain_has_another_path() {
+        let edge: SpiffeId = "spiffe://acme.example/ns/mesh/sa/edge".parse().unwrap();
+        let code = edge.in_trust_domain("ns/tools/sa/code").unwrap();
+        assert_eq!(code.as_str(), "spiffe://acme.example/ns/tools/sa/code");
+        for path in ["", "ns//sa/code", "ns/tools/sa/..", "ns/tools/sa/code?a"] {
+            assert!(edge.in_trust_domain(path).is_err(), "{path}");
         }
     }
 

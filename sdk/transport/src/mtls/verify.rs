@@ -126,7 +126,21 @@ impl ServerCertVerifier for PeerVerifier {
 /// The peer disconnected, or does not use TLS.
 pub(super) const BROKEN: &str = "broken";
 
-/// The metric label of why a handshake failed.
+/// Why handshakes of services fail, as metric labels.
+pub(super) const REASONS: [&str; 10] = [
+    BROKEN,
+    "expired",
+    "no_certificate",
+    "no_spiffe_id",
+    "not_allowed",
+    "not_tls",
+    "not_valid_yet",
+    "refused_by_peer",
+    "unknown_authority",
+    "wrong_certificate",
+];
+
+/// The metric label of why a handshake failed, one of [`REASONS`].
 pub(super) fn reason(error: &std::io::Error) -> &'static str {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         return BROKEN;

@@ -3,19 +3,20 @@
 
 use std::{iter::successors, sync::Arc};
 
+use drawbridge_audit::{Event, event as audit};
 use drawbridge_proto::auth::v1::{
     self as pb, exchange_response::Outcome as Exchanged, operation::Kind,
 };
-use drawbridge_runtime::RequestId;
+use drawbridge_runtime::{JsonList, RequestId, log_pseudonym};
 use drawbridge_transport::{LoggedCaller, log_call, transaction_token::Actor};
 use tonic::Status;
 
 use super::{Api, DecisionContext, allowed, missing_scopes, reason, with_scopes};
 use crate::{
     authn::{AccessToken, Identity},
-    decision_log::DecisionEntry,
     metrics::TOKENS_REFUSED,
     policy::{DecisionOutcome, Policies},
+    records::{DecisionEntry, who},
     transaction::{Delegation, MessageBinding, SubjectToken},
 };
 
@@ -46,7 +47,7 @@ impl Api {
             self.delegate(&subject_token, &actor_token, &policies, context).await?
         };
         match acting {
-            Ok(acting) => self.decide_call(&acting, &rpc, &policies, context),
+            Ok(acting) => self.decide_call(&acting, &rpc, &policies, context).await,
             Err(outcome) => Ok(outcome),
         }
     }
@@ -84,10 +85,21 @@ impl Api {
             request_id = %context.ids.own,
             caller_request_id = context.ids.caller.as_ref().map(RequestId::as_str),
             service = called.service,
-            for_issuer = of.issuer, for_subject = of.subject,
-            outcome = decision.outcome.as_str(), policy_ids = ?decision.policy_ids,
+            for_principal = log_pseudonym(&of.issuer, &of.subject, &of.tenant).0,
+            outcome = decision.outcome.as_str(),
+            "policy_ids[]" = %JsonList(&decision.policy_ids),
             "delegation"
         );
+        let delegation = audit::Delegation {
+            request_id: context.ids.own.to_string(),
+            who: who(&actor.identity, None),
+            service: called.service.clone(),
+            for_issuer: of.issuer.clone(),
+            for_subject: of.subject.clone(),
+            outcome: decision.outcome.as_str().to_owned(),
+            policy_ids: decision.policy_ids.clone(),
+        };
+        self.commit(Event::Delegation(Box::new(delegation))).await?;
         if decision.outcome != DecisionOutcome::Allow {
             return Ok(Err(denied_to_caller(&actor.identity, decision.outcome)));
         }
@@ -109,7 +121,7 @@ impl Api {
     }
 
     /// Decides on an RPC independently of its arguments.
-    fn decide_call(
+    async fn decide_call(
         &self,
         acting: &ActingSubject,
         rpc: &str,
@@ -127,7 +139,7 @@ impl Api {
         });
         let decision = policies.decide(identity, kind, &item, None);
         let missing_scopes = missing_scopes(identity, &item, &[]);
-        self.log.write(&DecisionEntry {
+        let recorded = self.record(&DecisionEntry {
             request_id: &context.ids.own,
             caller_request_id: context.ids.caller.as_ref(),
             identity,
@@ -139,8 +151,10 @@ impl Api {
             decision: &decision,
             missing_scopes: missing_scopes.as_deref().unwrap_or_default(),
             revision: policies.revision(),
+            epoch: context.epoch,
             took: context.started.elapsed(),
         });
+        recorded.await?;
         if decision.outcome != DecisionOutcome::Allow {
             return Ok(denied_to_caller(identity, decision.outcome));
         }

@@ -2,16 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
+use drawbridge_audit::{Event, event::Revocation};
 use drawbridge_proto::auth::v1::{
     self as pb, introspect_response::Status as IntrospectionStatus, revoke_response,
+    token_set::Which,
 };
-use drawbridge_runtime::{RequestId, error_chain};
+use drawbridge_runtime::{JsonList, RequestId, error_chain};
+use drawbridge_transport::{LoggedCaller, log_call};
 use tonic::Status;
 
 use super::{Api, Ids, denied};
 use crate::{
     authn::Identity,
     policy::DecisionOutcome,
+    policy::PolicyDecision,
+    records::{unrecorded, who},
     revocation::{REMEMBERED_FOR, RevokeError},
 };
 
@@ -29,21 +34,30 @@ impl Api {
     ) -> Result<revoke_response::Outcome, Status> {
         let policies = self.policies.load();
         let decision = policies.decide_operation(identity, "revoke", ("Issuer", &tokens.issuer));
-        let pb::Principal { issuer, subject, .. } = &identity.principal;
-        tracing::info!(
-            request_id = %ids.own, caller_request_id = ids.caller.as_ref().map(RequestId::as_str),
-            issuer, subject, ?tokens, outcome = ?decision.outcome,
-            policy_ids = ?decision.policy_ids,
+        log_call!(
+            LoggedCaller::new(&identity.principal, None),
+            request_id = %ids.own,
+            caller_request_id = ids.caller.as_ref().map(RequestId::as_str),
+            outcome = decision.outcome.as_str(),
+            "policy_ids[]" = %JsonList(&decision.policy_ids),
             "revocation"
         );
+        let mut record = revocation_record(identity, &tokens, ids, &decision);
         if decision.outcome != DecisionOutcome::Allow {
+            self.commit(Event::Revocation(Box::new(record))).await?;
             // The record names the policies; the response does not.
             let denied = pb::Denied { decision: None, ..denied(identity, decision, &policies) };
             return Ok(revoke_response::Outcome::Denied(denied));
         }
         self.require_known_issuer(&tokens.issuer)?;
         let unseen_since = self.issuers.seen().unseen_since(&tokens);
-        let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
+        self.audit.check().map_err(|error| unrecorded(&error))?;
+        let revoked = self.revocations.revoke(tokens).await;
+        if revoked.is_err() {
+            "failed".clone_into(&mut record.outcome);
+        }
+        self.commit(Event::Revocation(Box::new(record))).await?;
+        let revoked_at = revoked.map_err(|error| match error {
             RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
             RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
             RevokeError::Unwritable(_) | RevokeError::Unsaved(_) => {
@@ -98,5 +112,28 @@ impl Api {
             })
         };
         tokens.iter().map(status).collect()
+    }
+}
+
+fn revocation_record(
+    identity: &Identity,
+    tokens: &pb::TokenSet,
+    ids: &Ids,
+    decision: &PolicyDecision,
+) -> Revocation {
+    let (what, value) = match &tokens.which {
+        Some(Which::Subject(subject)) => ("subject", subject.as_str()),
+        Some(Which::ClientId(client)) => ("client", client.as_str()),
+        Some(Which::TokenId(id)) => ("token", id.as_str()),
+        None => ("", ""),
+    };
+    Revocation {
+        request_id: ids.own.to_string(),
+        who: who(identity, None),
+        of_issuer: tokens.issuer.clone(),
+        what: what.to_owned(),
+        value: value.to_owned(),
+        outcome: decision.outcome.as_str().to_owned(),
+        policy_ids: decision.policy_ids.clone(),
     }
 }

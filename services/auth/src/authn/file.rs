@@ -1,16 +1,13 @@
 //! The issuers file. docs/reference/issuers-file.md documents its format.
 
-use std::{collections::HashSet, env, ops::Range, path::Path};
+use std::{collections::HashSet, env, path::Path};
 
 use drawbridge_config::{
     ConfigError, ConfigText, Mistakes,
     issuers::{self, IntrospectionTable, IssuerEntry, IssuersFile, Preset},
 };
 use drawbridge_runtime::bounded;
-use drawbridge_transport::{
-    fetch::{Fetcher, NetworkScope},
-    jwks::{Jwks, JwksLimits, KeySource},
-};
+use drawbridge_transport::jwks::{Jwks, JwksLimits};
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -24,6 +21,8 @@ use super::{
     tenants::{ANY_TENANT, Tenants},
     token::ALGORITHMS,
 };
+
+mod keys;
 
 /// The largest file of a client secret, in bytes.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -48,6 +47,16 @@ pub enum IssuersFileError {
     /// No issuer is configured.
     #[error("no issuer is configured: name one with --issuer, or several in a file with --issuers")]
     None,
+}
+
+impl IssuersFileError {
+    /// The error without any text of the file, which may contain secrets.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::File(error) => error.brief(),
+            error => error.to_string(),
+        }
+    }
 }
 
 /// The issuer given by flags.
@@ -228,47 +237,6 @@ impl IssuerBuilder<'_, '_> {
         preset::mapping(entry.preset).overridden(entry.claims.clone(), tenants)
     }
 
-    fn keys(&mut self, entry: &IssuerEntry) -> Option<KeySource> {
-        if entry.preset == Some(Preset::Google) {
-            let spans = [
-                entry.jwks_url.as_ref().map(|url| url.span()),
-                entry.jwks_file.as_ref().map(|file| file.span()),
-                entry.algorithms.as_ref().map(|algorithms| algorithms.span()),
-            ];
-            for span in spans.into_iter().flatten() {
-                let problem = "Google's access tokens are opaque and have no keys";
-                self.mistakes.push_combined(span, problem);
-            }
-            return None;
-        }
-        match (&entry.jwks_url, &entry.jwks_file) {
-            (Some(_), Some(file)) => {
-                let problem = "jwks_url and jwks_file are mutually exclusive";
-                self.mistakes.push_combined(file.span(), problem);
-                None
-            }
-            (Some(url), None) => {
-                let fetcher = self.fetcher(entry, url, url.span())?;
-                Some(KeySource::Url(Url::clone(url), fetcher))
-            }
-            (None, Some(file)) => Some(KeySource::File(self.mistakes.text().resolve_path(file))),
-            (None, None) => {
-                let name = &entry.issuer;
-                let Ok(url) = name.parse() else {
-                    let problem = format!(
-                        "the issuer {:?} is not a URL, so its keys cannot be located: set \
-                         jwks_url or jwks_file",
-                        name.as_str()
-                    );
-                    self.mistakes.push_combined(name.span(), problem);
-                    return None;
-                };
-                let fetcher = self.fetcher(entry, &url, name.span())?;
-                Some(KeySource::Issuer(name.to_string(), fetcher))
-            }
-        }
-    }
-
     fn introspection(&mut self, entry: &IssuerEntry) -> Option<Introspection> {
         let (url, span, endpoint) = match (&entry.introspection, entry.preset) {
             (None, Some(Preset::Google)) => {
@@ -327,26 +295,6 @@ impl IssuerBuilder<'_, '_> {
         };
         self.mistakes.push(span, problem);
         SecretString::default()
-    }
-
-    /// The client that fetches a URL of the issuer, which is at `span`.
-    fn fetcher(&mut self, entry: &IssuerEntry, url: &Url, span: Range<usize>) -> Option<Fetcher> {
-        let is_private_allowed = entry.allow_private_addresses;
-        match url.scheme() {
-            "https" => {}
-            "http" if is_private_allowed => {}
-            "http" => {
-                let problem = format!("{url} is not https; set {PRIVATE_ADDRESSES} to allow http");
-                self.mistakes.push(span.clone(), problem);
-            }
-            _ => self.mistakes.push(span.clone(), format!("{url} is not https")),
-        }
-        let scope = if is_private_allowed { NetworkScope::Anywhere } else { NetworkScope::Public };
-        Fetcher::new(scope)
-            .map_err(|error| {
-                self.mistakes.push(span, format!("cannot create an HTTP client: {error}"));
-            })
-            .ok()
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use data_encoding::HEXLOWER;
+use drawbridge_audit::{AuditLog, Event, event::ConfigChange};
 use drawbridge_config::ConfigText;
 use drawbridge_runtime::{
     Readiness,
@@ -16,6 +18,7 @@ use drawbridge_runtime::{
 };
 use drawbridge_transport::jwks::{Jwks, JwksError};
 use futures::future::join_all;
+use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -71,8 +74,13 @@ impl Issuers {
     }
 
     /// Follows the issuers file until `stopping`. Errors in it show in `readiness` and have no
-    /// other effect.
-    pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+    /// other effect. Each change has an audit record.
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        audit: AuditLog,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
         let Some(path) = self.path.clone() else { return };
         let report = FollowReport {
             topic: "issuers",
@@ -80,7 +88,22 @@ impl Issuers {
             failed: ISSUERS_RELOADS_FAILED.get(),
             note: |_| "the issuers file is invalid: see the log".to_owned(),
         };
-        let mut files = FollowedFiles::new(report, move || file::read(&path), readiness, stopping);
+        let source = path.display().to_string();
+        let record = move |text: Option<&ConfigText>, problem: String| {
+            let digest = text.map(|text| Sha256::digest(text.as_str()));
+            audit.record(Event::ConfigChange(ConfigChange {
+                what: "issuers".to_owned(),
+                source: source.clone(),
+                digest: digest.map(|digest| HEXLOWER.encode(&digest)).unwrap_or_default(),
+                accepted: problem.is_empty(),
+                problem,
+            }));
+        };
+        record(file::read(&path).ok().as_ref(), String::new());
+        let files = FollowedFiles::new(report, move || file::read(&path), readiness, stopping);
+        let mut files = files.observed_by(move |text, applied| {
+            record(text, applied.err().map(IssuersFileError::brief).unwrap_or_default());
+        });
         while let Some(text) = files.next().await {
             let issuers = Arc::clone(&self);
             match spawn_blocking(move || issuers.reload(&text)).await {

@@ -2,6 +2,7 @@
 //! docs/how-to/connect-an-identity-provider.md documents them.
 
 use drawbridge_config::issuers::Preset;
+use url::Url;
 
 use super::{TokenError, claims::Claims, mapping::Mapping, tenants::Tenants, token::Jwt};
 
@@ -46,6 +47,13 @@ pub(super) fn mapping(preset: Option<Preset>) -> Mapping {
 /// has no colon.
 pub(super) fn tenant_prefix(preset: Option<Preset>) -> Option<&'static str> {
     (preset == Some(Preset::Kubernetes)).then_some("kubernetes.")
+}
+
+/// Where an issuer of this kind serves its keys, if its metadata is not asked for them: Kubernetes'
+/// names an address of the API server that pods need not reach.
+pub(super) fn jwks_url(preset: Option<Preset>, issuer: &str) -> Option<Url> {
+    let issuer = (preset == Some(Preset::Kubernetes)).then_some(issuer.trim_end_matches('/'))?;
+    format!("{issuer}/openid/v1/jwks").parse().ok()
 }
 
 /// Rejects tokens that are not access tokens, such as ID tokens (RFC 9068 section 5, RFC 8725

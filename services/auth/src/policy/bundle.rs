@@ -8,10 +8,14 @@
 use std::{io, path::PathBuf};
 
 use bytes::Bytes;
+use drawbridge_audit::note;
 use drawbridge_config::ConfigError;
 use drawbridge_runtime::error_chain;
 
-pub(super) use self::{archive::FileKind, follow::BundleFollower};
+pub(super) use self::{
+    archive::FileKind,
+    follow::{BundleFollower, Expiry},
+};
 pub use self::{
     archive::{ArchiveError, BUNDLE_BYTES_MAX, Bundle, FILES_MAX},
     follow::{BundleConfig, POLL_SECONDS},
@@ -34,7 +38,6 @@ mod cache;
 mod follow;
 mod keys;
 mod location;
-mod note;
 mod registry;
 mod release;
 mod remote;
@@ -138,6 +141,11 @@ impl SignedBundle {
             return Err(BundleError::Digest);
         }
         Ok(Self { note, release, packed })
+    }
+
+    /// The names of those of the keys that have signed it.
+    fn signers(&self, keys: &TrustedKeys) -> Vec<String> {
+        keys.signers(&self.note)
     }
 
     /// What its note says.

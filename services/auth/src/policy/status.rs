@@ -1,12 +1,17 @@
 //! Which policies are in force, for operators.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{BundleError, Release};
-use crate::metrics::{POLICIES_CURRENT, POLICY_RELOADS_FAILED, POLICY_REVISION_INFO};
+use crate::metrics::{
+    POLICIES_CURRENT, POLICIES_SINCE, POLICY_RELOADS_FAILED, POLICY_REVISION_INFO,
+};
 
 /// The path of the admin port at which auth serves [`PolicyStatus`] as JSON.
 pub const STATUS_PATH: &str = "/policies";
@@ -67,6 +72,7 @@ impl StatusBoard {
             problem: None,
         };
         export(&status, 1);
+        note_change();
         Self(Mutex::new(status))
     }
 
@@ -82,21 +88,24 @@ impl StatusBoard {
             export(&status, 0);
             if status.revision != revision {
                 status.since = now();
+                note_change();
             }
             (status.revision, status.bundle) = (revision.to_owned(), bundle);
             export(&status, 1);
         }
     }
 
-    /// The source was read, or why what it has is not in force. Each problem is logged once.
-    pub(super) fn report(&self, error: Option<&BundleError>) {
+    /// The source was read, or why what it has is not in force. Each problem is logged once. Returns
+    /// whether it is a new one.
+    pub(super) fn report(&self, error: Option<&BundleError>) -> bool {
         let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let problem = error.map(|error| {
             let bundle = status.bundle.as_ref().map_or(0, |bundle| bundle.revision);
             format!("{}; revision {bundle} stays in force", error.brief())
         });
+        let is_new = problem.is_some() && status.problem != problem;
         if let Some(error) = error
-            && status.problem != problem
+            && is_new
         {
             let source = &status.source;
             let error_chain = drawbridge_runtime::error_chain(error);
@@ -109,6 +118,7 @@ impl StatusBoard {
         }
         POLICIES_CURRENT.get().set(u8::from(problem.is_none()));
         status.problem = problem;
+        is_new
     }
 }
 
@@ -116,6 +126,12 @@ fn export(status: &PolicyStatus, value: u8) {
     let bundle = status.bundle.as_ref().map_or_else(String::new, |it| it.revision.to_string());
     let labels = [status.revision.clone().into(), bundle.into(), status.source.clone().into()];
     POLICY_REVISION_INFO.with(labels).set(value);
+}
+
+/// Other policies are in force from now on.
+fn note_change() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    POLICIES_SINCE.get().set(now.as_secs_f64());
 }
 
 fn now() -> String {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use drawbridge_audit::{AuditLog, Event, event::PolicyChange};
 use drawbridge_runtime::{
     Readiness,
     follow::{FollowReport, FollowedFiles},
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Policies, PolicyError,
-    bundle::{BundleConfig, BundleError, BundleFollower, PolicyLocation, Release},
+    bundle::{BundleConfig, BundleError, BundleFollower, Expiry, PolicyLocation, Release},
     load::{Loaded, Loader},
     source::PolicySources,
     status::{PolicyStatus, StatusBoard},
@@ -33,6 +34,8 @@ pub struct PolicyStore {
     revision: watch::Sender<String>,
     loader: Mutex<Loader>,
     status: StatusBoard,
+    /// The names of the keys that signed the first bundle.
+    first_signed_by: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -72,10 +75,14 @@ impl PolicyStore {
             PolicyLocation::Bundle(location) => {
                 let mut follower = BundleFollower::new(location, config).await?;
                 let mut loader = Loader::default();
-                let first = follower.first(&mut loader).await?;
+                let mut first = follower.first(&mut loader).await?;
+                if follower.expiry(&first.release) == Expiry::Denied {
+                    first.loaded.policies = first.loaded.policies.denying();
+                }
                 let source = Source::Bundle(Box::new(follower.into()));
                 let (name, release) = (location.to_string(), Some(&first.release));
                 let store = Self::new(source, name, loader, first.loaded, release);
+                let store = Self { first_signed_by: first.signed_by, ..store };
                 store.status.report(first.problem.as_ref());
                 Ok(store)
             }
@@ -98,6 +105,7 @@ impl PolicyStore {
             revision: watch::Sender::new(policies.revision().to_owned()),
             current: ArcSwap::from_pointee(policies),
             loader: Mutex::new(loader),
+            first_signed_by: Vec::new(),
         }
     }
 
@@ -120,23 +128,39 @@ impl PolicyStore {
     }
 
     /// Follows the source until `stopping`. Errors in it show in `readiness` and have no other
-    /// effect.
-    pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+    /// effect. Each change has an audit record.
+    pub async fn follow(
+        self: Arc<Self>,
+        audit: AuditLog,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
+        let signed_by = self.first_signed_by.clone();
+        audit.record(Event::PolicyChange(PolicyChange { signed_by, ..self.change("") }));
         match &self.source {
             Source::Folder(root) => {
                 let root = root.clone();
-                self.follow_folder(root, readiness, stopping).await;
+                self.follow_folder(root, audit, readiness, stopping).await;
             }
             Source::Bundle(follower) => {
                 let follower = &mut *follower.lock().await;
-                self.follow_bundle(follower, &readiness, &stopping).await;
+                self.follow_bundle(follower, &audit, &readiness, &stopping).await;
             }
         }
+    }
+
+    /// The record of the policies in force, which have replaced those of `previous`.
+    fn change(&self, previous: &str) -> PolicyChange {
+        let PolicyStatus { revision, source, bundle, .. } = self.status();
+        let bundle = bundle.map(|bundle| bundle.revision.to_string());
+        let (previous, accepted) = (previous.to_owned(), true);
+        PolicyChange { source, revision, previous, bundle, accepted, ..PolicyChange::default() }
     }
 
     async fn follow_folder(
         self: Arc<Self>,
         root: PathBuf,
+        audit: AuditLog,
         readiness: Readiness,
         stopping: CancellationToken,
     ) {
@@ -147,7 +171,21 @@ impl PolicyStore {
             note: PolicyError::brief,
         };
         let read = move || PolicySources::read(&root);
-        let mut files = FollowedFiles::new(report, read, readiness, stopping);
+        let (store, previous) = (Arc::clone(&self), Mutex::new(self.status().revision));
+        let observer = move |sources: Option<&PolicySources>, applied: Result<(), &PolicyError>| {
+            let mut previous = previous.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut change = store.change(&previous);
+            match applied {
+                Ok(()) => previous.clone_from(&change.revision),
+                Err(error) => {
+                    change.revision = sources.map(PolicySources::revision).unwrap_or_default();
+                    (change.accepted, change.problem) = (false, error.brief());
+                }
+            }
+            audit.record(Event::PolicyChange(change));
+        };
+        let files = FollowedFiles::new(report, read, readiness, stopping);
+        let mut files = files.observed_by(observer);
         while let Some(sources) = files.next().await {
             let store = Arc::clone(&self);
             match spawn_blocking(move || store.reload(&sources)).await {

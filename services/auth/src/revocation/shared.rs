@@ -3,10 +3,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
-use drawbridge_runtime::Redis;
+use drawbridge_runtime::{Redis, trace};
 use redis::{AsyncCommands as _, RedisError};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 
 // The hash tag puts both keys in one slot, so that a cluster can write them together.
 /// A hash from revoked tokens to times in seconds since 1970.
@@ -114,7 +115,11 @@ impl SharedRevocations {
             for (entry, at) in entries {
                 script.arg(entry).arg(at);
             }
-            let () = script.query_async(&mut self.0.clone()).await?;
+            let span = trace::redis_span("EVAL");
+            let mut redis = self.0.clone();
+            let added = script.query_async(&mut redis).instrument(span.clone()).await;
+            trace::end_with(&span, added.as_ref().err().map(|_| "redis"));
+            let () = added?;
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value, value::RawValue};
 
 use crate::{
-    admitted::truncate,
     budget::{BodyLimits, BodyPermit},
+    truncate::truncate,
 };
 
 /// The memory that one parsed value is charged, in bytes: an array of one element allocates space

@@ -8,13 +8,13 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::AdmissionState;
+use super::{AdmissionState, Arrival};
 use crate::{
     admitted::{Call, Message, Plan, operation, operation_on},
     authorizer::{Allowed, Grant},
     catalog::{Catalog, CompletionItem, ItemKind, ResourceItem, UnreadItem, Variables},
     grpc::upstream::{EncodedMessage, RpcTarget},
-    metadata::Endpoint,
+    recorder::{CallRecorder, Ending},
     refusal::Refusal,
 };
 
@@ -31,8 +31,7 @@ const STATELESS: &str = "2026-07-28";
 /// Plans a message. An item that is hidden from the caller is treated as an unknown one.
 pub(super) async fn plan_message(
     state: &AdmissionState,
-    context: &CallContext,
-    endpoint: &Endpoint,
+    Arrival { context, endpoint, recorder }: &Arrival,
     token: &SecretString,
     message: &Message,
 ) -> Result<(Plan, Grant), Refusal> {
@@ -42,6 +41,7 @@ pub(super) async fn plan_message(
         state,
         context,
         token,
+        recorder,
         resource: &resource,
         catalog: &catalog,
         endpoint: endpoint.namespace.as_deref(),
@@ -49,7 +49,7 @@ pub(super) async fn plan_message(
     match planner.plan(message).await {
         Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
             refusal.record(&context.request_id);
-            tracing::Span::current().record("error.type", refusal.reason());
+            recorder.set_ending(Ending::from(&refusal));
             planner.connect().await
         }
         planned => planned,
@@ -125,32 +125,27 @@ impl Planner<'_> {
                     }
                 }
             },
-            "completion/complete" => match completion(planner, &message.params) {
-                Some(completion) => planner.complete(completion, &message.params).await,
-                None => planner.connect().await,
-            },
+            "completion/complete" => planner.plan_completion(&message.params).await,
             _ => planner.connect().await,
         }
     }
 }
 
-/// The completion of the prompt or resource that a request refers to.
-fn completion<'a>(planner: &Planner<'a>, params: &Value) -> Option<&'a Arc<CompletionItem>> {
-    let (catalog, reference) = (planner.catalog, params.get("ref")?);
-    let (kind, item) = match reference["type"].as_str()? {
-        "ref/prompt" => (ItemKind::Prompt, &catalog.prompt(reference["name"].as_str()?)?.item),
-        "ref/resource" => {
-            (ItemKind::Resource, &catalog.resource_of_template(reference["uri"].as_str()?)?.item)
-        }
-        _ => return None,
-    };
-    catalog.completion(item).filter(|_| planner.serves(kind, item))
+/// The prompt or resource template that a request for a completion refers to.
+fn completed(params: &Value) -> Option<(ItemKind, &str)> {
+    let reference = params.get("ref")?;
+    match reference["type"].as_str()? {
+        "ref/prompt" => Some((ItemKind::Prompt, reference["name"].as_str()?)),
+        "ref/resource" => Some((ItemKind::Resource, reference["uri"].as_str()?)),
+        _ => None,
+    }
 }
 
 struct Planner<'a> {
     state: &'a AdmissionState,
     context: &'a CallContext,
     token: &'a SecretString,
+    recorder: &'a CallRecorder,
     resource: &'a str,
     catalog: &'a Catalog,
     /// The requested endpoint, unless it is the one for all services.
@@ -163,13 +158,22 @@ impl Planner<'_> {
         self.endpoint.is_none_or(|endpoint| self.catalog.serves(endpoint, kind, item))
     }
 
-    async fn decide(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
+    /// Asks auth about the operation of the request, and records the decision.
+    async fn decide(&self, operation: &auth::Operation) -> Result<Allowed, Refusal> {
+        let ruling = self.ask(operation).await;
+        self.recorder.decided(operation, ruling.as_ref());
+        ruling
+    }
+
+    /// Asks auth about an operation.
+    async fn ask(&self, operation: &auth::Operation) -> Result<Allowed, Refusal> {
         self.state.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
     async fn connect(&self) -> Result<(Plan, Grant), Refusal> {
         let allowed =
             self.state.authorizer.connect(self.context, self.token, self.resource).await?;
+        self.recorder.authenticated(&allowed.principal);
         Ok((Plan::Connect, allowed.grant()))
     }
 
@@ -185,7 +189,7 @@ impl Planner<'_> {
         match unread.filter(|unread| self.serves(item_kind, &unread.item)) {
             None => self.connect().await,
             Some(UnreadItem { item, is_locked: true }) => {
-                let allowed = self.decide(operation(kind, &item)).await?;
+                let allowed = self.decide(&operation(kind, &item)).await?;
                 Ok((Plan::Unread, allowed.grant()))
             }
             Some(UnreadItem { is_locked: false, .. }) => {
@@ -201,6 +205,29 @@ impl Planner<'_> {
         Err(Refusal::Params(problem.to_owned()))
     }
 
+    async fn plan_completion(&self, params: &Value) -> Result<(Plan, Grant), Refusal> {
+        let Some((kind, name)) = completed(params) else { return self.connect().await };
+        let item = match kind {
+            ItemKind::Prompt => self.catalog.prompt(name).map(|prompt| &prompt.item),
+            _ => self.catalog.resource_of_template(name).map(|resource| &resource.item),
+        };
+        match item.filter(|item| self.serves(kind, item)) {
+            None => {
+                // The lock does not name the completing RPC. A caller who could be allowed the item
+                // may complete it.
+                let of_item = match kind {
+                    ItemKind::Prompt => Kind::GetPrompt,
+                    _ => Kind::ReadResource,
+                };
+                self.absent(of_item, kind, name).await
+            }
+            Some(item) => match self.catalog.completion(item) {
+                Some(completion) => self.complete(completion, params).await,
+                None => self.connect().await,
+            },
+        }
+    }
+
     async fn complete(
         &self,
         completion: &Arc<CompletionItem>,
@@ -209,7 +236,7 @@ impl Planner<'_> {
         let operation = operation(Kind::Complete, &completion.item);
         let Some(message) = completion.request(params) else {
             // Only a caller that may complete learns what is invalid.
-            self.decide(operation).await?;
+            self.decide(&operation).await?;
             return Err(Refusal::Params(
                 "`argument` must have a `name` and a `value`, both strings".to_owned(),
             ));
@@ -259,7 +286,7 @@ impl Planner<'_> {
         let has_responses_field = target.has_responses_field();
         let operation =
             if has_responses_field { operation } else { message.bind_digest(operation) };
-        let allowed = self.decide(operation.clone()).await?;
+        let allowed = self.decide(&operation).await?;
         let token = if has_responses_field { allowed.token().ok() } else { Some(allowed.token()?) };
         let call = Call { message, token, epoch: allowed.epoch, operation: operation.into() };
         Ok((call, allowed.grant()))

@@ -3,6 +3,8 @@
 use opentelemetry::propagation::Extractor;
 use serde_json::Value;
 
+use crate::truncate::truncate;
+
 /// The longest id, in bytes of JSON: responses, spans and logs contain it.
 pub(crate) const ID_BYTES_MAX: usize = 1024;
 
@@ -28,7 +30,7 @@ const METHODS: [&str; 17] = [
 ];
 
 /// The label of every other method.
-pub(crate) const OTHER: &str = "other";
+const OTHER: &str = "other";
 
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +59,26 @@ impl Message {
         (self.method == "tools/call").then(|| self.params.get("name")?.as_str()).flatten()
     }
 
+    /// The prompt that a `prompts/get` names.
+    pub(crate) fn prompt_name(&self) -> Option<&str> {
+        (self.method == "prompts/get").then(|| self.params.get("name")?.as_str()).flatten()
+    }
+
+    /// The revision that the request names in `_meta` or, to open a session, in its parameters.
+    pub(crate) fn requested_revision(&self) -> Option<&str> {
+        let opening = || self.params.get("protocolVersion")?.as_str();
+        self.revision().or_else(|| (self.method == "initialize").then(opening).flatten())
+    }
+
     /// The method if it is one of MCP's, so that no caller can invent a metric label.
     pub(crate) fn known_method(&self) -> &'static str {
         METHODS.into_iter().find(|method| *method == self.method).unwrap_or(OTHER)
     }
 
-    /// `{method} {tool}`, or the method alone.
+    /// `{method} {tool or prompt}`, or the method alone.
     pub(crate) fn span_name(&self) -> String {
-        match self.tool_name() {
-            Some(tool) => format!("{} {}", self.method, truncate(tool)),
+        match self.tool_name().or_else(|| self.prompt_name()) {
+            Some(target) => format!("{} {}", self.method, truncate(target)),
             None => self.known_method().to_owned(),
         }
     }
@@ -90,11 +103,3 @@ impl Extractor for Message {
         vec!["traceparent", "tracestate"]
     }
 }
-
-/// The beginning of a caller's text, for logs, spans and errors.
-pub(crate) fn truncate(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
-}
-
-/// How many bytes of a caller's text a log line, span or error contains.
-const TEXT_BYTES_MAX: usize = 128;

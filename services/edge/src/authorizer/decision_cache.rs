@@ -116,6 +116,8 @@ impl DecisionCache {
 
 #[cfg(test)]
 mod tests {
+    use drawbridge_runtime::RequestId;
+
     use super::*;
 
     const TTL: Duration = Duration::from_secs(5);
@@ -129,7 +131,8 @@ mod tests {
 
     fn allowed(subject: &str, epoch: u64) -> Allowed {
         let principal = pb::Principal { subject: subject.to_owned(), ..Default::default() };
-        pb::Allowed { principal: Some(principal), epoch, ..Default::default() }.into()
+        let allowed = pb::Allowed { principal: Some(principal), epoch, ..Default::default() };
+        Allowed::new(allowed, RequestId::generate())
     }
 
     fn subject(cache: &DecisionCache, key: DecisionKey) -> Option<String> {

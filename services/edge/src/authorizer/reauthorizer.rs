@@ -80,6 +80,6 @@ impl Reauthorizer {
             &*self.request;
         let mut context = CallContext::new(request_id.clone(), DECISION_TIMEOUT);
         context.client_address = *client_address;
-        authorizer.authorize(&context, token, resource, (*self.operation).clone()).await
+        authorizer.authorize(&context, token, resource, &self.operation).await
     }
 }

@@ -50,8 +50,10 @@ pub(crate) struct CatalogConfig {
     pub(crate) overlay: Arc<Overlay>,
     /// The lock that items must match, if there is one.
     pub(crate) lock: Option<Arc<LockEnforcer>>,
-    /// Of all configured services.
+    /// Of all services.
     pub(crate) namespaces: Arc<BTreeSet<Namespace>>,
+    /// Whether further services are to be discovered, of which nothing is known yet.
+    pub(crate) awaits_services: bool,
 }
 
 impl Default for Catalog {
@@ -217,7 +219,8 @@ impl Catalog {
 
     /// Whether the contract of some service has been read, if there is any service.
     pub(crate) fn is_loaded(&self) -> bool {
-        self.config.namespaces.is_empty() || !self.services.is_empty()
+        let expects_none = self.config.namespaces.is_empty() && !self.config.awaits_services;
+        expects_none || !self.services.is_empty()
     }
 
     /// Whether a service or a virtual server of this name exists.

@@ -107,7 +107,7 @@ impl Overlay {
     }
 
     /// Whether a virtual server of this name exists.
-    pub(super) fn has_server(&self, name: &str) -> bool {
+    pub(crate) fn has_server(&self, name: &str) -> bool {
         self.servers.contains_key(name)
     }
 

@@ -73,6 +73,7 @@ mod tests {
             overlay: Arc::new(overlay),
             lock,
             namespaces: Arc::new(namespaces.into_iter().collect()),
+            awaits_services: false,
         };
         Catalog::default().with_config(&config).with(namespace("code"), ServiceCatalog::default())
     }

@@ -14,7 +14,7 @@ use drawbridge_config::{
 use drawbridge_runtime::GrpcUrl;
 use tokio::task::JoinError;
 
-use super::{ServiceSettings, Services};
+use super::{OtherServices, ServiceSettings, Services};
 use crate::{
     catalog::{CatalogLock, LOCK_BYTES_MAX, LockEnforcer, MetaKeys, Overlay},
     traffic::cache,
@@ -84,14 +84,14 @@ impl ConfigSources {
 
     /// Parses the sources, and merges the services of the flags. Runs on a blocking thread, because
     /// compiling programs is slow.
-    pub(crate) async fn parse(&self, flags: &Services) -> Result<ParsedConfig, ConfigError> {
-        let (sources, flags) = (self.clone(), flags.clone());
-        let parsing = tokio::task::spawn_blocking(move || sources.parse_blocking(&flags)).await;
+    pub(crate) async fn parse(&self, others: &OtherServices) -> Result<ParsedConfig, ConfigError> {
+        let (sources, others) = (self.clone(), others.clone());
+        let parsing = tokio::task::spawn_blocking(move || sources.parse_blocking(&others)).await;
         parsing.unwrap_or_else(|error| Err(interrupted(self.config.path(), error)))
     }
 
-    fn parse_blocking(&self, flags: &Services) -> Result<ParsedConfig, ConfigError> {
-        let mut config = parse(&self.config, flags)?;
+    fn parse_blocking(&self, others: &OtherServices) -> Result<ParsedConfig, ConfigError> {
+        let mut config = parse(&self.config, others)?;
         let lock = config.lock_mode.zip(self.lock.as_ref());
         let enforcer = lock.map(|(mode, lock)| LockEnforcer::new(lock, mode)).transpose()?;
         config.lock_enforcer = enforcer.map(Arc::new);
@@ -116,8 +116,8 @@ pub(crate) fn lock_path(config: &ConfigText) -> Option<PathBuf> {
 /// # Errors
 /// The mistakes of the file or, if it has none, of the lock.
 pub fn check_config(text: &ConfigText, services: &[Namespace]) -> Result<(), ConfigError> {
-    let flags = services.iter().map(|name| (name.clone(), ServiceSettings::default())).collect();
-    parse(text, &flags)?;
+    let flags = services.iter().map(|name| (name.clone(), ServiceSettings::default()));
+    parse(text, &flags.collect::<Services>().into())?;
     if let Some(path) = lock_path(text) {
         CatalogLock::parse(&ConfigText::read_within(&path, LOCK_BYTES_MAX)?)?;
     }
@@ -125,14 +125,18 @@ pub fn check_config(text: &ConfigText, services: &[Namespace]) -> Result<(), Con
 }
 
 /// Parses this text, and merges the services of the flags.
-pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<ParsedConfig, ConfigError> {
+pub(crate) fn parse(
+    text: &ConfigText,
+    others: &OtherServices,
+) -> Result<ParsedConfig, ConfigError> {
     let mut mistakes = Mistakes::new(text);
     let file = mistakes.parse::<EdgeFile>();
-    let config = file.map(|file| lower(file, flags, &mut mistakes));
+    let config = file.map(|file| lower(file, others, &mut mistakes));
     mistakes.finish(config)
 }
 
-fn lower(file: EdgeFile, flags: &Services, mistakes: &mut Mistakes<'_>) -> ParsedConfig {
+fn lower(file: EdgeFile, others: &OtherServices, mistakes: &mut Mistakes<'_>) -> ParsedConfig {
+    let OtherServices { flags, are_discovered } = others;
     let limits = LimitRules::new(&file.limits, &file.limit, mistakes);
     let guards = guard::GuardRules::new(&file.guard, mistakes);
     let cache = cache::CacheSettings::from(&file.cache);
@@ -151,7 +155,8 @@ fn lower(file: EdgeFile, flags: &Services, mistakes: &mut Mistakes<'_>) -> Parse
         }
     }
     let namespaces = services.keys().cloned().collect();
-    let concurrency = QueueRules::new(&file.concurrency, &namespaces, mistakes);
+    let known = (!are_discovered).then_some(&namespaces);
+    let concurrency = QueueRules::new(&file.concurrency, known, mistakes);
     let mut overlay = Overlay::new(&file.tool, &file.server, &namespaces, mistakes);
     overlay.meta_keys = file.meta.allow.map(MetaKeys::from).unwrap_or_default();
     let policy = RuntimePolicy { limits, concurrency, guards, cache };
@@ -189,7 +194,9 @@ mod tests {
     fn parse(text: &str) -> Result<Services, String> {
         let flags = from_flags(&["flagged=http://127.0.0.1:1".parse().unwrap()]);
         let text = ConfigText::new("/etc/drawbridge/edge.toml", text);
-        super::parse(&text, &flags).map(|config| config.services).map_err(|error| error.to_string())
+        super::parse(&text, &flags.into())
+            .map(|config| config.services)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -270,7 +277,7 @@ mod tests {
     async fn the_lock_that_a_config_file_names_is_read_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let (file, lock) = (folder.path().join("edge.toml"), folder.path().join("catalog.lock"));
-        let read = async || ConfigSources::read(&file)?.parse(&Services::new()).await;
+        let read = async || ConfigSources::read(&file)?.parse(&OtherServices::default()).await;
         std::fs::write(&file, "").unwrap();
         assert!(read().await.unwrap().lock_enforcer.is_none());
         std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\n").unwrap();

@@ -28,7 +28,7 @@ pub fn named_services(
     let text = config.map(ConfigText::read).transpose()?;
     let flags = from_flags(flags);
     let parsed = match &text {
-        Some(text) => file::parse(text, &flags)?,
+        Some(text) => file::parse(text, &flags.into())?,
         None => super::ParsedConfig { services: flags, ..super::ParsedConfig::default() },
     };
     let services = parsed.services.into_iter();

@@ -9,6 +9,7 @@ use crate::{catalog::Catalogs, config::from_flags};
 
 mod config;
 mod harness;
+mod kubernetes;
 
 #[tokio::test]
 async fn a_restarted_service_is_read_again() {

@@ -11,9 +11,7 @@ use drawbridge_contract::{
     dynamic::{BytesCodec, MessageType, WireMessage, field_of},
 };
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_transport::{
-    BalancedChannel, CallContext, client_span, end_client_span, with_transaction_token,
-};
+use drawbridge_transport::{BalancedChannel, CallContext, end_client_span, with_transaction_token};
 use http::uri::PathAndQuery;
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
@@ -186,17 +184,18 @@ impl RpcTarget {
         &self.result
     }
 
-    /// Begins a call. It ends with its result, at its deadline, or when it is dropped.
+    /// Begins a call in this span, which `client_span` made. It ends with its result, at its
+    /// deadline, or when it is dropped.
     ///
     /// # Errors
     /// The service's status.
     pub(crate) async fn begin(
         &self,
+        span: Span,
         context: &CallContext,
         token: &str,
         message: &EncodedMessage,
     ) -> Result<OngoingCall, Status> {
-        let span = client_span(self.rpc());
         let deadline = context.deadline.min(Instant::now() + self.timeout);
         let context = CallContext { deadline, ..context.clone() };
         let mut span_end = SpanEnd { span: span.clone(), code: Code::Cancelled };

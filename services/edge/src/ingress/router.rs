@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::any};
+use axum::{
+    Router,
+    extract::{MatchedPath, Request},
+    middleware::{self, Next},
+    response::Response,
+    routing::any,
+};
 
 use super::{
     IngressPolicy,
@@ -44,4 +50,30 @@ pub(crate) fn router(
         .with_state(Arc::clone(admission))
         .merge(metadata)
         .layer(policy.cors())
+        .layer(middleware::from_fn(note_route))
+}
+
+/// The route that served a request, as a template: an extension of its response.
+#[derive(Clone, Debug)]
+pub(super) struct Route(String);
+
+impl Route {
+    /// The route with this template. With or without a trailing slash it is the same.
+    pub(super) fn new(template: &str) -> Self {
+        let template = template.trim_end_matches('/');
+        Self(if template.is_empty() { "/".to_owned() } else { template.to_owned() })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+async fn note_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| Route::new(path.as_str()));
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
 }

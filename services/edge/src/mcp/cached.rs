@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use drawbridge_contract::dynamic::WireMessage;
-use drawbridge_transport::CallContext;
+use drawbridge_transport::{CallContext, client_span};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::Status;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     cache_status::CacheStatus,
@@ -28,7 +28,10 @@ impl CallRunner<'_> {
         message: &EncodedMessage,
     ) -> Result<(RoundOutcome, Option<CacheStatus>), CallFailure> {
         let cache = &self.handler.cache;
-        let record = |outcome| self.admission.span.record("drawbridge.cache", outcome);
+        let record = |outcome| {
+            self.admission.span.record("drawbridge.cache", outcome);
+            self.admission.recorder.looked_up(outcome);
+        };
         let keyed = cache.keyed(rule, self.target.rpc(), message.message(), token, epoch);
         let Some(keyed) = keyed else {
             record("bypass");
@@ -39,7 +42,12 @@ impl CallRunner<'_> {
         };
         let began = Instant::now();
         let deadline = self.admission.context.deadline.min(began + self.target.timeout);
-        let fetch = match cache.lookup(&keyed, deadline).await {
+        let span =
+            tracing::info_span!("cache", otel.name = "cache lookup", drawbridge.cache = Empty);
+        let looked_up = cache.lookup(&keyed, deadline).instrument(span.clone()).await;
+        span.record("drawbridge.cache", looked_up.outcome());
+        drop(span);
+        let fetch = match looked_up {
             Lookup::Hit(Hit { message: cached, age, refresh }) => {
                 if let Some(fetch) = refresh {
                     self.refresh(keyed.restarted(), fetch, Arc::clone(token), message.clone());
@@ -101,7 +109,8 @@ async fn call_without_client(
     token: &SecretString,
     message: &EncodedMessage,
 ) -> Result<CallEvent, Status> {
-    let mut response = target.begin(context, token.expose_secret(), message).await?;
+    let mut response =
+        target.begin(client_span(target.rpc()), context, token.expose_secret(), message).await?;
     loop {
         match response.next().await? {
             CallEvent::Progress(_) | CallEvent::Log(_) => {}

@@ -1,10 +1,12 @@
 //! One call from start to end: progress and log messages, input from the client, the result.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use drawbridge_contract::dynamic::{self, WireMessage};
 use drawbridge_proto::mcp::v1 as pb;
+use drawbridge_runtime::trace;
+use drawbridge_transport::{client_span, status_name};
 use rmcp::{
     ErrorData,
     model::{CustomResult, InputResponses, ProgressNotificationParam},
@@ -12,11 +14,12 @@ use rmcp::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use tonic::{Code, Status};
+use tracing::{Instrument as _, Span};
 
 use super::{
     MethodHandler,
     cache_status::CacheStatus,
-    capabilities,
+    capabilities, ending,
     exchange::Exchange,
     interaction::{self, InputRequests},
     logging,
@@ -26,8 +29,10 @@ use super::{
 use crate::{
     admitted::{Admission, Call},
     grpc::upstream::{CallEvent, EncodedMessage, RpcTarget},
+    recorder::Ending,
     refusal::Refusal,
     traffic::cache::CallCaching,
+    traffic::guard::GuardedItem,
     traffic::queue::{Busy, Permit},
 };
 
@@ -130,7 +135,7 @@ impl<'a> CallRunner<'a> {
     fn guard_failure(&self, failure: CallFailure) -> CallFailure {
         let CallFailure::Status(status) = failure else { return failure };
         let mut message = status.message().to_owned();
-        self.handler.guards.texts(self.item(), [&mut message]);
+        self.handler.guards.texts(self.guarded(), [&mut message]);
         if message == status.message() {
             return status.into();
         }
@@ -164,11 +169,11 @@ impl<'a> CallRunner<'a> {
                 Some(rule) => self.call_cached(rule, &token, epoch, &message).await?,
                 None => (self.call_and_invalidate(&token, &message).await?, None),
             };
-            let required = match outcome {
+            let mut required = match outcome {
                 RoundOutcome::Result(message) => return Ok(CallOutcome::Result(message, cache)),
                 RoundOutcome::InputRequired(mut required) => {
                     // The client shows it to a person or to its model.
-                    self.handler.guards.texts(self.item(), interaction::texts(&mut required));
+                    self.handler.guards.texts(self.guarded(), interaction::texts(&mut required));
                     required
                 }
             };
@@ -181,21 +186,43 @@ impl<'a> CallRunner<'a> {
                 None => {}
             }
             let requests = interaction::to_requests(&required, self.exchange.revision)?;
+            if is_stateless || !self.exchange.can_request_input() {
+                self.record_questions(&required, &HashMap::new());
+            }
             if is_stateless {
+                self.admission.recorder.set_ending(ending::INPUT_REQUIRED);
                 let result = self.input_required_result(&requests, &required.state)?;
                 return Ok(CallOutcome::InputRequired(result));
             }
             if !requests.is_empty() && !self.exchange.can_request_input() {
+                self.admission.recorder.set_ending(ending::INPUT_REQUIRED);
                 return Err(interaction::url_elicitation_required(requests).into());
             }
-            responses = self.request_input(requests, required.state).await?;
+            let answered = self.request_input(requests, mem::take(&mut required.state)).await;
+            let answers = answered.as_ref().map(|answered| &answered.responses);
+            self.record_questions(&required, answers.unwrap_or(&HashMap::new()));
+            responses = answered?;
         }
         Err(Status::aborted("the tool requested input too many times").into())
     }
 
-    /// The name of the called item.
-    fn item(&self) -> &str {
-        self.call.operation.item.as_ref().map_or("", |item| &item.name)
+    /// The called item.
+    fn guarded(&self) -> GuardedItem<'_> {
+        let item = self.call.operation.item.as_ref().map_or("", |item| &item.name);
+        self.admission.recorder.guarded(item)
+    }
+
+    /// Records what the client was asked, and its answers.
+    fn record_questions(
+        &self,
+        required: &pb::InputRequired,
+        answers: &HashMap<String, pb::InputResponse>,
+    ) {
+        for (key, request) in &required.requests {
+            let kind = interaction::request_kind(request);
+            let answer = answers.get(key).map_or("none", interaction::answer);
+            self.admission.recorder.asked(kind, answer);
+        }
     }
 
     /// Opens the client's input from an earlier round. It has no state if the service sent none.
@@ -204,11 +231,14 @@ impl<'a> CallRunner<'a> {
         let open = |state: String| self.handler.seal.open(&self.binding()?, &state);
         let state = state.map(open).transpose();
         let state = state.map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
-        Ok(pb::InputResponses {
-            responses: interaction::parse_responses(&responses.unwrap_or_default()),
-            state: state.unwrap_or_default(),
-            client: None,
-        })
+        let responses = interaction::parse_responses(&responses.unwrap_or_default());
+        for response in responses.values() {
+            let answer = interaction::answer(response);
+            self.admission.recorder.asked(interaction::response_kind(response), answer);
+        }
+        let (state, asked) = state.unwrap_or_default();
+        asked.iter().for_each(|asked| trace::link(&self.admission.span, asked));
+        Ok(pb::InputResponses { responses, state, client: None })
     }
 
     fn binding(&self) -> Result<Binding, SealError> {
@@ -223,7 +253,10 @@ impl<'a> CallRunner<'a> {
         requests: &InputRequests,
         state: &[u8],
     ) -> Result<CustomResult, CallFailure> {
-        let state = self.binding().and_then(|binding| self.handler.seal.seal(&binding, state));
+        // The call that continues links to this one.
+        let asked = trace::context_of(&self.admission.span);
+        let seal = |binding| self.handler.seal.seal(&binding, state, asked.as_ref());
+        let state = self.binding().and_then(seal);
         let state = state.map_err(|_| Status::internal("could not seal the request state"))?;
         let mut result = json!({ "resultType": "input_required", "requestState": state });
         if !requests.is_empty() {
@@ -259,6 +292,11 @@ impl<'a> CallRunner<'a> {
         let operation = message.bind_digest((*self.call.operation).clone());
         let allowed =
             self.admission.reauthorizer.for_operation(operation.into()).reauthorize().await;
+        let recorder = &self.admission.recorder;
+        recorder.decided_again(allowed.as_ref());
+        if let Err(refusal) = &allowed {
+            recorder.set_ending(Ending::from(refusal));
+        }
         let allowed = allowed.and_then(|allowed| Ok((allowed.token()?, allowed.epoch)));
         Ok(allowed.map_err(|refusal| match refusal {
             Refusal::AuthUnavailable | Refusal::Unverified => {
@@ -308,10 +346,12 @@ impl<'a> CallRunner<'a> {
     ) -> Result<RoundOutcome, CallFailure> {
         // Released before input is requested from the client.
         let _permit = self.acquire_permit().await?;
+        let span = client_span(self.target.rpc());
         if !self.target.idempotent {
-            return Ok(self.attempt(token, message).await?);
+            return Ok(self.attempt(span, token, message).await?);
         }
-        match self.attempt(token, message).await {
+        let first = trace::context_of(&span);
+        match self.attempt(span, token, message).await {
             Err(status) if status.code() == Code::Unavailable => {
                 let delay = status::retry_after(&status).unwrap_or(RETRY_DELAY);
                 // A client does not wait for a longer delay.
@@ -319,8 +359,11 @@ impl<'a> CallRunner<'a> {
                     return Err(status.into());
                 }
                 tracing::info!(detail = status.message(), "the service was unavailable; retrying");
-                tokio::time::sleep(delay).await;
-                Ok(self.attempt(token, message).await?)
+                let wait = tracing::info_span!("retry", otel.name = "wait before a retry");
+                tokio::time::sleep(delay).instrument(wait).await;
+                let span = client_span(self.target.rpc());
+                first.iter().for_each(|first| trace::link(&span, first));
+                Ok(self.attempt(span, token, message).await?)
             }
             outcome => Ok(outcome?),
         }
@@ -329,11 +372,13 @@ impl<'a> CallRunner<'a> {
     /// Calls once, and forwards progress and log messages to the client.
     async fn attempt(
         &self,
+        span: Span,
         token: &SecretString,
         message: &EncodedMessage,
     ) -> Result<RoundOutcome, Status> {
-        let mut response =
-            self.target.begin(&self.admission.context, token.expose_secret(), message).await?;
+        let context = &self.admission.context;
+        let beginning = self.target.begin(span, context, token.expose_secret(), message);
+        let mut response = beginning.await?;
         loop {
             match response.next().await? {
                 CallEvent::Progress(progress) => self.notify_progress(progress).await,
@@ -351,7 +396,7 @@ impl<'a> CallRunner<'a> {
         let mut param = ProgressNotificationParam::new(token.clone(), progress.progress);
         param.total = progress.total;
         param.message = Some(progress.message).filter(|message| !message.is_empty());
-        self.handler.guards.texts(self.item(), &mut param.message);
+        self.handler.guards.texts(self.guarded(), &mut param.message);
         self.exchange.notify("notifications/progress", &param).await;
     }
 
@@ -360,7 +405,7 @@ impl<'a> CallRunner<'a> {
             return;
         }
         let mut message = logging::notification(log);
-        self.handler.guards.value(self.item(), &mut message.data);
+        self.handler.guards.value(self.guarded(), &mut message.data);
         self.exchange.notify("notifications/message", &message).await;
     }
 }
@@ -368,21 +413,18 @@ impl<'a> CallRunner<'a> {
 /// Logs a status, and converts it to the client's error.
 pub(super) fn to_error_data(status: &Status, admission: &Admission) -> ErrorData {
     log_failure(admission, status);
+    admission.recorder.set_ending(ending::of_status(status));
     let (code, message, mut data) = status::to_json_rpc(status);
     data["requestId"] = json!(admission.context.request_id.as_str());
     ErrorData::new(code, message, Some(data))
 }
 
 pub(super) fn log_failure(admission: &Admission, status: &Status) {
-    let Admission { span, context, .. } = admission;
-    span.record("error.type", format!("{:?}", status.code()));
-    let subject = &admission.grant.principal.subject;
-    let (code, detail) = (status.code(), status.message());
-    let _entered = span.enter();
-    if status::is_for_model(code) {
-        tracing::info!(request_id = %context.request_id, subject, ?code, detail, "a call failed");
+    let (code, detail) = (status_name(status.code()), status.message());
+    let _entered = admission.span.enter();
+    if status::is_for_model(status.code()) {
+        tracing::info!(code, detail, "a call failed");
     } else {
-        span.record("otel.status_code", "ERROR");
-        tracing::warn!(request_id = %context.request_id, subject, ?code, detail, "a call failed");
+        tracing::warn!(code, detail, "a call failed");
     }
 }

@@ -11,10 +11,11 @@ use tonic::Status;
 
 use super::{
     call::{CallFailure, to_error_data},
-    status,
+    ending, status,
 };
 use crate::{
-    admitted::Admission, catalog::ToolItem, traffic::queue::Busy, traffic::transform::Direction,
+    admitted::Admission, catalog::ToolItem, recorder::Ending, traffic::queue::Busy,
+    traffic::transform::Direction,
 };
 
 /// When a client may retry a call that got no permit in time.
@@ -51,8 +52,8 @@ pub(super) fn with_request(mut error: ErrorData, admission: &Admission) -> Error
 
 /// The call did not reach the tool service, and may be retried.
 fn too_busy(busy: Busy, admission: &Admission) -> ErrorData {
-    let Admission { span, context, .. } = admission;
-    span.record("error.type", busy.reason());
+    let Admission { context, .. } = admission;
+    admission.recorder.set_ending(Ending::refused(busy.reason()));
     let (request_id, reason) = (&context.request_id, busy.reason());
     tracing::info!(%request_id, reason, "a call got no permit in time");
     let message = match busy {
@@ -85,6 +86,7 @@ pub(super) fn unread(admission: &Admission) -> ErrorData {
 }
 
 pub(super) fn unknown_resource(uri: &str, admission: &Admission) -> ErrorData {
+    admission.recorder.set_ending(ending::UNKNOWN_ITEM);
     let data = json!({ "requestId": admission.context.request_id.as_str(), "uri": uri });
     ErrorData::resource_not_found("there is no resource with this URI", Some(data))
 }
@@ -104,12 +106,26 @@ pub(super) fn transformation_failed(
     direction: Direction,
     admission: &Admission,
 ) -> ErrorData {
-    admission.span.record("error.type", "transform");
-    admission.span.record("otel.status_code", "ERROR");
+    admission.recorder.set_ending(ending::TRANSFORM);
     let message =
         format!("the {} of {} could not be transformed", direction.as_str(), tool.tool.name);
     let request_id = admission.context.request_id.as_str();
     let data = json!({ "requestId": request_id, "reason": "transform" });
+    ErrorData::new(ErrorCode::INTERNAL_ERROR, message, Some(data))
+}
+
+/// The request names an item that no service offers, or that is hidden from the caller.
+pub(super) fn unknown_item(message: &'static str, admission: &Admission) -> ErrorData {
+    admission.recorder.set_ending(ending::UNKNOWN_ITEM);
+    error(ErrorCode::INVALID_PARAMS, message, admission)
+}
+
+/// The request has ended, but its record, which is required, cannot be written.
+pub(super) fn unrecorded(admission: &Admission) -> ErrorData {
+    let message = "the request has ended, but its result is withheld, because it cannot be \
+                   recorded in the audit log; a repeated call may act twice";
+    let request_id = admission.context.request_id.as_str();
+    let data = json!({ "requestId": request_id, "reason": "audit_unavailable" });
     ErrorData::new(ErrorCode::INTERNAL_ERROR, message, Some(data))
 }
 
@@ -122,6 +138,11 @@ pub(super) fn missing_plan(admission: &Admission) -> ErrorData {
 
 pub(super) fn with_request_id(mut result: CallToolResult, admission: &Admission) -> CallToolResult {
     result.meta = Some(request_meta(result.meta.take(), admission));
+    if result.is_error == Some(true) {
+        // A person or a model that sees the error can name the request.
+        let id = admission.context.request_id.as_str();
+        result.content.push(ContentBlock::text(format!("request id: {id}")));
+    }
     result
 }
 

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use drawbridge_proto::mcp::v1 as pb;
+use drawbridge_runtime::trace;
 use rmcp::model::{ClientCapabilities, LoggingLevel, ProgressToken};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     capabilities,
@@ -134,9 +136,22 @@ impl Exchange {
         within: Duration,
     ) -> Result<Value, ClientRequestError> {
         let session = self.session.as_ref().ok_or(ClientRequestError::Timeout)?;
-        let request = session.begin_client_request(authorization);
+        let span = tracing::info_span!(
+            "question",
+            otel.name = method,
+            otel.kind = "client",
+            mcp.method.name = method,
+            error.type = Empty,
+        );
+        let request = session.begin_client_request(authorization, trace::context_of(&span));
         self.stream.push(wire::request(request.id, method, params)).await;
-        match request.response(within).await {
+        let response = request.response(within).instrument(span.clone()).await;
+        match &response {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => _ = span.record("error.type", "rejected"),
+            None => _ = span.record("error.type", "timeout"),
+        }
+        match response {
             Some(Ok(result)) => Ok(result),
             Some(Err(error)) => Err(ClientRequestError::Rejected(error)),
             None => Err(ClientRequestError::Timeout),

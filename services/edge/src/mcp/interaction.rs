@@ -146,6 +146,41 @@ fn sampling_json(sampling: &pb::Sampling) -> Result<Value, Status> {
     Ok(params)
 }
 
+/// The kind of a request for input, for records.
+pub(super) fn request_kind(request: &pb::InputRequest) -> &'static str {
+    match &request.kind {
+        Some(RequestKind::Form(_)) => "form",
+        Some(RequestKind::Url(_)) => "url",
+        Some(RequestKind::Sampling(_)) => "sampling",
+        Some(RequestKind::Roots(_)) => "roots",
+        None => "",
+    }
+}
+
+/// The kind of a response whose request is not known, for records.
+pub(super) fn response_kind(response: &pb::InputResponse) -> &'static str {
+    match &response.kind {
+        Some(ResponseKind::Elicitation(_)) => "elicitation",
+        Some(ResponseKind::Sampling(_)) => "sampling",
+        Some(ResponseKind::Roots(_)) => "roots",
+        None => "",
+    }
+}
+
+/// What the client responded, for records.
+pub(super) fn answer(response: &pb::InputResponse) -> &'static str {
+    match &response.kind {
+        Some(ResponseKind::Elicitation(result)) => match result.action() {
+            Action::Accept => "accept",
+            Action::Decline => "decline",
+            Action::Cancel => "cancel",
+            Action::Unspecified => "none",
+        },
+        Some(_) => "answered",
+        None => "none",
+    }
+}
+
 /// Requests input from a client of an older revision, on the stream of the request that waits for
 /// it. A caller that responds needs the permission that `authorization` checks.
 pub(super) async fn request_input(

@@ -103,7 +103,8 @@ impl ResourceLister<'_> {
     fn guard(&self, list: &ListItem, mut resource: Resource) -> Resource {
         let texts =
             [Some(&mut resource.name), resource.title.as_mut(), resource.description.as_mut()];
-        self.handler.guards.texts(&list.item.name, texts.into_iter().flatten());
+        let item = self.admission.recorder.guarded(&list.item.name);
+        self.handler.guards.texts(item, texts.into_iter().flatten());
         resource
     }
 }

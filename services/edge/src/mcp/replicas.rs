@@ -189,7 +189,7 @@ impl ReplicaBus {
             .arg("m")
             .arg(sealed);
         command.ignore().expire(&key, INBOX_SECONDS).ignore();
-        self.store.run::<()>(&command).await.map(|()| permit)
+        self.store.run::<()>("XADD", &command).await.map(|()| permit)
     }
 
     /// Receives messages of other replicas, until the edge stops.

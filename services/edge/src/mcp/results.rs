@@ -1,9 +1,10 @@
 //! Converts the outcome of a call to MCP's result or error.
 
 use drawbridge_contract::dynamic::WireMessage;
+use drawbridge_transport::status_name;
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, CompleteResult, CompletionInfo, ErrorCode, MetaObject, ServerResult},
+    model::{CallToolResult, CompleteResult, CompletionInfo, MetaObject, ServerResult},
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -11,10 +12,10 @@ use tonic::{Code, Status};
 use super::{
     MethodHandler, cache_status,
     call::{CallFailure, CallOutcome, CallRunner, ClientInput, log_failure, to_error_data},
-    content,
+    content, ending,
     errors::{
-        client_error, error, error_result, input_unsupported, invalid_arguments, invalid_params,
-        request_meta, transformation_failed, unknown_resource, with_request_id,
+        client_error, error_result, input_unsupported, invalid_arguments, invalid_params,
+        request_meta, transformation_failed, unknown_item, unknown_resource, with_request_id,
     },
     exchange::Exchange,
     status, watch,
@@ -24,6 +25,8 @@ use crate::{
     admitted::{Admission, Call, Plan},
     catalog::ToolItem,
     grpc::{has_tool_result, upstream::RpcTarget},
+    recorder::Ending,
+    traffic::guard::GuardedItem,
     traffic::transform::Direction,
 };
 
@@ -36,8 +39,10 @@ pub(super) async fn call_tool(
     let (tool, call) = match &admission.plan {
         Plan::CallTool(tool, call) => (tool, call),
         Plan::InvalidArguments(tool, error) => {
+            admission.recorder.set_ending(ending::INVALID_ARGUMENTS);
             let result = invalid_arguments(tool, error);
-            let result = handler.guards.tool_result(&tool.item.name, result);
+            let item = admission.recorder.guarded(&tool.item.name);
+            let result = handler.guards.tool_result(item, result);
             return Ok(with_request_id(result, admission).into());
         }
         Plan::TransformFailed(tool) => {
@@ -45,11 +50,7 @@ pub(super) async fn call_tool(
         }
         // Admission found no such tool.
         _ => {
-            return Err(error(
-                ErrorCode::INVALID_PARAMS,
-                "there is no tool with this name",
-                admission,
-            ));
+            return Err(unknown_item("there is no tool with this name", admission));
         }
     };
     let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
@@ -72,12 +73,15 @@ pub(super) async fn call_tool(
         }
         Err(CallFailure::Status(status)) if status::is_for_model(status.code()) => {
             log_failure(admission, &status);
+            let code = status_name(status.code());
+            admission.recorder.set_ending(Ending::tool_error(code));
             error_result(status.message())
         }
         Err(failure) => return Err(client_error(failure, admission)),
     };
-    let mut result = handler.guards.tool_result(&tool.item.name, result);
-    result.meta = result.meta.and_then(|meta| visible_meta(handler, tool, meta));
+    let item = admission.recorder.guarded(&tool.item.name);
+    let mut result = handler.guards.tool_result(item, result);
+    result.meta = result.meta.and_then(|meta| visible_meta(handler, item, meta));
     result.meta = cache_status::with_meta(result.meta, cache_status);
     Ok(with_request_id(result, admission).into())
 }
@@ -98,9 +102,13 @@ fn unchanged_json(
 }
 
 /// The part of a tool's `_meta` that clients receive.
-fn visible_meta(handler: &MethodHandler, tool: &ToolItem, meta: MetaObject) -> Option<MetaObject> {
+fn visible_meta(
+    handler: &MethodHandler,
+    item: GuardedItem<'_>,
+    meta: MetaObject,
+) -> Option<MetaObject> {
     let mut meta = Value::Object(handler.catalogs.load().meta_keys().of_result(meta)?.0);
-    handler.guards.value(&tool.item.name, &mut meta);
+    handler.guards.value(item, &mut meta);
     match meta {
         Value::Object(meta) => Some(MetaObject(meta)),
         _ => None,
@@ -143,7 +151,8 @@ pub(super) async fn read_resource(
             let read = content::resource_contents(&message, uri, resource.mime_type.as_deref());
             let mut result = read.map_err(|status| to_error_data(&status, admission))?;
             (result.ttl_ms, result.cache_scope) = cache_status::hints(status);
-            let mut result = handler.guards.resource(&resource.item.name, result);
+            let item = admission.recorder.guarded(&resource.item.name);
+            let mut result = handler.guards.resource(item, result);
             result.meta = cache_status::with_meta(result.meta, status);
             Ok(result.into())
         }
@@ -162,11 +171,7 @@ pub(super) async fn get_prompt(
     exchange: &Exchange,
 ) -> Result<ServerResult, ErrorData> {
     let Plan::GetPrompt(prompt, call) = &admission.plan else {
-        return Err(error(
-            ErrorCode::INVALID_PARAMS,
-            "there is no prompt with this name",
-            admission,
-        ));
+        return Err(unknown_item("there is no prompt with this name", admission));
     };
     let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
     match runner(handler, admission, exchange, &prompt.target, call).run(input).await {
@@ -175,7 +180,8 @@ pub(super) async fn get_prompt(
         Ok(CallOutcome::Result(message, _)) => {
             let result =
                 content::prompt(&message).map_err(|status| to_error_data(&status, admission))?;
-            Ok(handler.guards.prompt(&prompt.item.name, result).into())
+            let item = admission.recorder.guarded(&prompt.item.name);
+            Ok(handler.guards.prompt(item, result).into())
         }
         Err(failure) => Err(client_error(failure, admission)),
     }
@@ -197,7 +203,8 @@ pub(super) async fn complete(
                 Ok(CallOutcome::Result(message, _)) => {
                     let found = content::completion(&message);
                     let mut found = found.map_err(|status| to_error_data(&status, admission))?;
-                    handler.guards.texts(&completion.item.name, &mut found.values);
+                    let item = admission.recorder.guarded(&completion.item.name);
+                    handler.guards.texts(item, &mut found.values);
                     found
                 }
                 Ok(_) => return Err(input_unsupported(admission)),

@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use drawbridge_proto::auth::v1 as auth;
-use drawbridge_runtime::length_prefixed;
+use drawbridge_runtime::{
+    length_prefixed,
+    trace::{self, SpanContext},
+};
 use prost::Message;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -30,6 +33,9 @@ struct SealedState {
     expires_at: u64,
     #[prost(bytes = "vec", tag = "2")]
     state: Vec<u8>,
+    /// The span of the call that asked: trace id and span id. Empty: none.
+    #[prost(bytes = "vec", tag = "3")]
+    asked_in: Vec<u8>,
 }
 
 /// The state was not sealed for this caller and request, or it has expired.
@@ -42,15 +48,25 @@ impl Seal {
         Self(sealer)
     }
 
-    /// Seals a state for a caller and its request.
-    pub(crate) fn seal(&self, bound_to: &Binding, state: &[u8]) -> Result<String, SealError> {
+    /// Seals a state for a caller and its request, which was made in the span `asked_in`.
+    pub(crate) fn seal(
+        &self,
+        bound_to: &Binding,
+        state: &[u8],
+        asked_in: Option<&SpanContext>,
+    ) -> Result<String, SealError> {
         let expires_at = seconds(SystemTime::now() + LIFETIME);
-        let content = SealedState { expires_at, state: state.to_vec() }.encode_to_vec();
+        let asked_in = asked_in.map(trace::to_bytes).unwrap_or_default();
+        let content = SealedState { expires_at, state: state.to_vec(), asked_in }.encode_to_vec();
         self.0.seal(&bound_to.0, &content).map(|sealed| BASE64.encode(sealed)).ok_or(SealError)
     }
 
-    /// Opens a state of the same caller and request.
-    pub(crate) fn open(&self, bound_to: &Binding, sealed: &str) -> Result<Vec<u8>, SealError> {
+    /// Opens a state of the same caller and request. Returns the span of that request too.
+    pub(crate) fn open(
+        &self,
+        bound_to: &Binding,
+        sealed: &str,
+    ) -> Result<(Vec<u8>, Option<SpanContext>), SealError> {
         if sealed.len() > SEALED_BYTES_MAX {
             return Err(SealError);
         }
@@ -60,7 +76,7 @@ impl Seal {
         if sealed.expires_at < seconds(SystemTime::now()) {
             return Err(SealError);
         }
-        Ok(sealed.state)
+        Ok((sealed.state, trace::from_bytes(&sealed.asked_in)))
     }
 }
 
@@ -112,9 +128,9 @@ mod tests {
     fn a_state_opens_only_for_the_same_caller_and_request() {
         let seal = seal_of("one");
         let mine = binding("alice", "tool", &json!({ "a": 1, "b": [2] }));
-        let sealed = seal.seal(&mine, b"secret state").unwrap();
+        let sealed = seal.seal(&mine, b"secret state", None).unwrap();
         assert!(!sealed.contains("secret"));
-        assert_eq!(seal.open(&mine, &sealed).unwrap(), b"secret state");
+        assert_eq!(seal.open(&mine, &sealed).unwrap().0, b"secret state");
         for other in [
             binding("bob", "tool", &json!({ "a": 1, "b": [2] })),
             binding("alice", "other", &json!({ "a": 1, "b": [2] })),
@@ -134,7 +150,7 @@ mod tests {
     fn a_tampered_state_does_not_open() {
         let seal = seal_of("one");
         let mine = binding("alice", "tool", &json!({ "a": 1, "b": [2] }));
-        let sealed = BASE64.decode(seal.seal(&mine, b"state").unwrap()).unwrap();
+        let sealed = BASE64.decode(seal.seal(&mine, b"state", None).unwrap()).unwrap();
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

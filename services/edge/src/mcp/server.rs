@@ -22,7 +22,8 @@ use tracing::Instrument as _;
 use super::{
     MethodHandler, capabilities,
     config::StreamsConfig,
-    errors::{invalid_params, unknown_method, unread, with_request},
+    ending,
+    errors::{invalid_params, unknown_method, unread, unrecorded, with_request},
     events::{BufferLimits, EventReader, EventStream, ResponseStart},
     exchange::Exchange,
     listen::{Subscription, notify_sessions},
@@ -38,6 +39,8 @@ use crate::{
     admitted::{Admission, Kind, Message, Plan},
     authorizer::{NO_EPOCH, StreamLease},
     keys::SessionKeys,
+    metrics::{SESSIONS, STREAMS},
+    recorder::Ending,
     refusal::Refusal,
 };
 
@@ -79,9 +82,10 @@ impl McpServer {
         keys: SessionKeys,
         redis_url: Option<&SecretString>,
     ) -> Result<Self, StartError> {
-        let slots = Slots::new("sessions", sessions.max, sessions.per_principal_max);
+        let (max, per_principal_max) = (sessions.max, sessions.per_principal_max);
+        let slots = Slots::new("sessions", max, per_principal_max, SESSIONS.get());
         let (max, per_principal_max) = (streams.streams_max, streams.streams_per_principal_max);
-        let listener_slots = Slots::new("streams", max, per_principal_max);
+        let listener_slots = Slots::new("streams", max, per_principal_max, STREAMS.get());
         let bounds = BufferLimits {
             events_max: streams.stream_events_max.try_into().unwrap_or(usize::MAX),
             bytes_max: streams.stream_bytes_max,
@@ -135,12 +139,16 @@ impl McpServer {
             |_: &str| admission.plan.tool().map(|tool| Arc::clone(&tool.tool.input_schema));
         let revision = match revision::determine(headers, &message, schema) {
             Ok(revision) => revision,
-            Err(error) => return Ok(reject_malformed(&message.id, error, &admission)),
+            Err(error) => {
+                let response = reject_malformed(&message.id, error, &admission);
+                return admission.recorder.respond(ending::MALFORMED, response).await;
+            }
         };
         if revision == ProtocolRevision::Stateless {
             return match message.kind {
                 Kind::Request if message.method == "subscriptions/listen" => {
-                    self.listen(&admission, &message)
+                    let response = self.listen(&admission, &message)?;
+                    admission.recorder.respond(Ending::OK, response).await
                 }
                 _ => self.handle_without_session(admission, message, revision).await,
             };
@@ -215,7 +223,16 @@ impl McpServer {
         let handler = Arc::clone(&self.handler);
         async move {
             let outcome = handler.handle(&admission, &message, &exchange).await;
-            let (status, response) = wire::response(&message.id, outcome, exchange.revision);
+            let ending = ending::of(&outcome);
+            if let Err(error) = &outcome {
+                admission.span.record("rpc.response.status_code", error.code.0.to_string());
+            }
+            let (mut status, mut response) =
+                wire::response(&message.id, outcome, exchange.revision);
+            if admission.recorder.end(ending, response.len()).await.is_err() {
+                let error = Err(unrecorded(&admission));
+                (status, response) = wire::response(&message.id, error, exchange.revision);
+            }
             let unread = admission.budget.charge(response.len());
             exchange.stream.finish(status, response, unread);
         }
@@ -249,7 +266,8 @@ impl McpServer {
         let client: Option<Option<ClientCapabilities>> = serde_json::from_value(client).ok();
         let (Some(requested), Some(client)) = (requested, client) else {
             let error = wire::error(&message.id, &invalid_params(admission));
-            return Ok(wire::json_response(StatusCode::OK, error));
+            let response = wire::json_response(StatusCode::OK, error);
+            return admission.recorder.respond(Ending::refused("invalid_params"), response).await;
         };
         let revision = ProtocolRevision::negotiate(requested);
         let state =
@@ -262,7 +280,7 @@ impl McpServer {
             wire::response(&message.id, Ok(ServerResult::InitializeResult(info).into()), revision);
         let mut response = wire::json_response(status, message);
         response.headers_mut().insert(SESSION_ID, id);
-        Ok(response)
+        admission.recorder.respond(Ending::OK, response).await
     }
 
     async fn handle_in_session(
@@ -293,6 +311,7 @@ impl McpServer {
             Kind::Response => {
                 let Message { id, result, error, .. } = message;
                 let response = result.ok_or_else(|| error.unwrap_or_default());
+                session.link_to_question(&admission.span, &id);
                 match session.pending_authorization(&id) {
                     // Responding needs the permission to make the call: its caller must consent.
                     Some(authorization)
@@ -392,7 +411,6 @@ impl Drop for RequestGuard {
 
 /// The response to a message whose headers and body do not match.
 fn reject_malformed(id: &Value, error: ErrorData, admission: &Admission) -> Response {
-    admission.span.record("error.type", "malformed");
     let error = with_request(error, admission);
     wire::json_response(StatusCode::BAD_REQUEST, wire::error(id, &error))
 }

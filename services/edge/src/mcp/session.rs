@@ -14,10 +14,12 @@ use std::{
 };
 
 use drawbridge_proto::mcp::v1 as pb;
+use drawbridge_runtime::trace::{self, SpanContext};
 use rmcp::model::LoggingLevel;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Span;
 
 use super::{
     events::{EventStream, StreamEvent},
@@ -88,6 +90,8 @@ pub(super) struct RunningRequest {
 struct PendingRequest {
     /// The permission to make the call that sent the request, which responding needs too.
     authorization: Reauthorizer,
+    /// The span of the request to the client.
+    asked_in: Option<SpanContext>,
     sender: oneshot::Sender<Result<Value, Value>>,
 }
 
@@ -289,16 +293,28 @@ impl Session {
     }
 
     /// Registers a request to the client.
-    pub(super) fn begin_client_request(&self, authorization: Reauthorizer) -> ClientRequest<'_> {
+    pub(super) fn begin_client_request(
+        &self,
+        authorization: Reauthorizer,
+        asked_in: Option<SpanContext>,
+    ) -> ClientRequest<'_> {
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        self.activity().pending.insert(id, PendingRequest { authorization, sender });
+        self.activity().pending.insert(id, PendingRequest { authorization, asked_in, sender });
         ClientRequest { session: self, id, receiver }
     }
 
     /// The permission that responding to this request needs. `None`: no call waits for a response.
     pub(super) fn pending_authorization(&self, id: &Value) -> Option<Reauthorizer> {
         Some(self.activity().pending.get(&id.as_i64()?)?.authorization.clone())
+    }
+
+    /// Links the span of a client's response to the question that it answers.
+    pub(super) fn link_to_question(&self, response: &Span, id: &Value) {
+        let asked_in = id.as_i64().and_then(|id| {
+            self.activity().pending.get(&id).and_then(|pending| pending.asked_in.clone())
+        });
+        asked_in.iter().for_each(|asked_in| trace::link(response, asked_in));
     }
 
     /// Passes the client's response to the call that waits for it.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use drawbridge_runtime::{RequestId, ServiceTasks, backoff::ReconnectDelays};
-use drawbridge_transport::CallContext;
+use drawbridge_transport::{CallContext, client_span};
 use rmcp::model::ResourceUpdatedNotificationParam;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -19,10 +19,11 @@ use super::{
     wire,
 };
 use crate::{
-    admitted::{Admission, ResourceWatch, truncate},
+    admitted::{Admission, ResourceWatch},
     authorizer::{Reauthorizer, StreamLease},
     grpc::upstream,
     refusal::Refusal,
+    truncate::truncate,
 };
 
 pub(super) const UPDATED: &str = "notifications/resources/updated";
@@ -115,7 +116,8 @@ async fn watch_once(
 ) -> Status {
     let context = CallContext::new(request_id.clone(), watch.item.target.timeout);
     let (target, message) = (&watch.item.target, &watch.call.message);
-    let mut response = match target.begin(&context, token.expose_secret(), message).await {
+    let span = client_span(target.rpc());
+    let mut response = match target.begin(span, &context, token.expose_secret(), message).await {
         Ok(response) => response,
         Err(status) => return status,
     };

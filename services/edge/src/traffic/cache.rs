@@ -78,6 +78,16 @@ pub(crate) enum Lookup {
     Miss(Option<Fetch>),
 }
 
+impl Lookup {
+    /// The outcome, for spans.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Hit(_) => "hit",
+            Self::Miss(_) => "miss",
+        }
+    }
+}
+
 pub(crate) struct Hit {
     pub(crate) message: Bytes,
     pub(crate) age: Duration,

@@ -7,12 +7,14 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
 use rmcp::model::{CallToolResult, GetPromptResult, ReadResourceResult};
 use serde_json::Value;
+use tracing::field::Empty;
 
 use self::{content::GuardPass, json::guard_value, redact::Redactor, size::SizeCap};
 use crate::metrics::GUARDED;
@@ -64,6 +66,29 @@ struct GuardScope {
 #[derive(Debug, Default)]
 struct GuardCounts(BTreeMap<String, u64>);
 
+/// What the guards did in one call: counts by guard or pattern.
+#[derive(Debug, Default)]
+pub(crate) struct GuardChanges(Mutex<BTreeMap<String, u64>>);
+
+/// An item whose texts are filtered for one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuardedItem<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) changes: &'a GuardChanges,
+}
+
+impl GuardChanges {
+    /// The counts so far. They begin again at zero.
+    pub(crate) fn take(&self) -> BTreeMap<String, u64> {
+        mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, name: &str, count: u64) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(name.to_owned()).or_default() += count;
+    }
+}
+
 impl Guards {
     /// Applies these guards.
     pub(crate) fn set(&self, rules: GuardRules) {
@@ -76,7 +101,11 @@ impl Guards {
     }
 
     /// Filters a tool's result.
-    pub(crate) fn tool_result(&self, tool: &str, mut result: CallToolResult) -> CallToolResult {
+    pub(crate) fn tool_result(
+        &self,
+        tool: GuardedItem<'_>,
+        mut result: CallToolResult,
+    ) -> CallToolResult {
         self.apply(tool, |pass| pass.tool_result(&mut result));
         result
     }
@@ -84,7 +113,7 @@ impl Guards {
     /// Filters the contents of a resource.
     pub(crate) fn resource(
         &self,
-        resource: &str,
+        resource: GuardedItem<'_>,
         mut result: ReadResourceResult,
     ) -> ReadResourceResult {
         self.apply(resource, |pass| pass.resource(&mut result));
@@ -92,30 +121,44 @@ impl Guards {
     }
 
     /// Filters a prompt.
-    pub(crate) fn prompt(&self, prompt: &str, mut result: GetPromptResult) -> GetPromptResult {
+    pub(crate) fn prompt(
+        &self,
+        prompt: GuardedItem<'_>,
+        mut result: GetPromptResult,
+    ) -> GetPromptResult {
         self.apply(prompt, |pass| pass.prompt(&mut result));
         result
     }
 
     /// Filters texts of an item.
-    pub(crate) fn texts<'t>(&self, item: &str, texts: impl IntoIterator<Item = &'t mut String>) {
+    pub(crate) fn texts<'t>(
+        &self,
+        item: GuardedItem<'_>,
+        texts: impl IntoIterator<Item = &'t mut String>,
+    ) {
         let mut texts: Vec<_> = texts.into_iter().collect();
         self.apply(item, |pass| pass.texts(texts.iter_mut().map(|text| &mut **text)));
     }
 
     /// Filters a JSON value of an item.
-    pub(crate) fn value(&self, item: &str, value: &mut Value) {
+    pub(crate) fn value(&self, item: GuardedItem<'_>, value: &mut Value) {
         self.apply(item, |pass| guard_value(value, pass));
     }
 
-    fn apply(&self, item: &str, mut filter: impl FnMut(&mut GuardPass<'_>)) {
+    fn apply(&self, item: GuardedItem<'_>, mut filter: impl FnMut(&mut GuardPass<'_>)) {
         let rules = self.0.load();
+        if rules.for_item(item.name).next().is_none() {
+            return;
+        }
+        let span = tracing::info_span!("guard", drawbridge.guard.changes = Empty).entered();
         let mut counts = GuardCounts::default();
-        for guard in rules.for_item(item) {
+        for guard in rules.for_item(item.name) {
             filter(&mut GuardPass { kind: &guard.kind, counts: &mut counts, is_changed: false });
         }
+        span.record("drawbridge.guard.changes", counts.0.values().sum::<u64>());
         for (name, count) in counts.0 {
-            GUARDED.with([name.into(), item.to_owned().into()]).increment(count);
+            item.changes.add(&name, count);
+            GUARDED.with([name.into(), item.name.to_owned().into()]).increment(count);
         }
     }
 }

@@ -12,6 +12,7 @@ use jsonschema::Validator;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::{Instrument as _, field::Empty};
 
 pub(crate) use self::{
     config::TransformationSettings,
@@ -183,7 +184,17 @@ impl Transformation {
     ) -> Result<Value, ProgramError> {
         let started = Instant::now();
         let principal = serde_json::to_value(ProgramPrincipal::from(principal)).unwrap_or_default();
-        let output = self.workers.run(program, input, principal).await.and_then(require_object);
+        let span = tracing::info_span!(
+            "transform",
+            otel.name = format!("transform {}", direction.as_str()),
+            otel.status_code = Empty,
+            error.type = Empty,
+        );
+        let running = self.workers.run(program, input, principal).instrument(span.clone());
+        let output = running.await.and_then(require_object);
+        if output.is_err() {
+            span.record("error.type", "transform").record("otel.status_code", "ERROR");
+        }
         let labels = [tool.to_owned().into(), direction.as_str().into()];
         TRANSFORM_DURATION.with(labels).record(started.elapsed());
         output.map_err(|failure| count_failure(tool, direction, failure))

@@ -19,6 +19,7 @@ mod database;
 mod decimals;
 mod field;
 mod hostile;
+mod migrations;
 mod official_rules;
 mod pdf;
 mod rules;

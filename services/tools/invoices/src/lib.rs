@@ -19,7 +19,7 @@ use self::{
     extract::DOCUMENT_BYTES_MAX,
     store::{DatabaseUrl, PostgresSettings, PostgresStore, Store},
 };
-pub use store::{DatabaseUrlError, StoreError};
+pub use store::{DatabaseReport, DatabaseUrlError, StoreError, inspect_database};
 
 mod api;
 mod check;
@@ -119,11 +119,13 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Migrates the PostgreSQL at `database_url` to the schema of this version, and returns the schema
-/// version. The user must be a member of `invoices_owner`.
+/// Migrates the PostgreSQL at `database_url` to the schema of this version, and returns the version
+/// that the schema has then: a newer one stays. Services of the version before may serve meanwhile.
+/// Several migrations at once are one after another. The user must be a member of `invoices_owner`.
 ///
 /// # Errors
-/// When it is not PostgreSQL, cannot be reached, rejects a statement, or has a newer schema.
+/// When it is not PostgreSQL, cannot be reached, rejects a statement, or its locks are not free for
+/// five minutes.
 pub async fn migrate(
     database_url: &SecretString,
     username: &str,
@@ -152,7 +154,7 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
     migrated
 }
 
-/// Without the database the service can do nothing.
+/// Without the database, or with an older schema, the service can do nothing.
 fn watch_database(life: &ServiceBuilder, store: &PostgresStore) {
     let condition = life.readiness().condition("database", Effect::Required);
     let probe = store.probe();
@@ -161,6 +163,7 @@ fn watch_database(life: &ServiceBuilder, store: &PostgresStore) {
         async move { probing.await.map_err(|_| "cannot be reached".to_owned()) }
     };
     life.spawn(condition.monitor(check, life.stopping()));
+    life.tasks().spawn_until_stopping(store.check_schema());
 }
 
 /// Starts the service.
@@ -173,7 +176,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
         DatabaseUrl::SqliteMemory => Store::memory().await?,
         DatabaseUrl::Postgres(options) => {
+            let has_own_login = config.credentials.vault_login.vault_login.is_some();
             let settings = PostgresSettings {
+                has_own_login,
                 credentials: builder.open_credentials(config.credentials)?,
                 readiness: builder.readiness(),
                 connections_max: config.database_connections_max,

@@ -16,22 +16,30 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 use tokio::time::timeout;
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{
+    Instrument as _, Span, field::Empty, instrument::WithSubscriber as _, subscriber::NoSubscriber,
+};
 
 pub(crate) mod approve;
 mod columns;
+mod errors;
 pub(crate) mod find;
+mod inspect;
 mod migrate;
 mod postgres;
 mod row;
 pub(crate) mod save;
+mod schema;
 mod scope;
 pub(crate) mod search;
 mod transaction;
 mod url;
 
 pub(crate) use columns::{Columns, ColumnsError};
+pub use inspect::{DatabaseReport, inspect_database};
 pub(crate) use migrate::migrate;
+#[cfg(test)]
+pub(crate) use migrate::{migrate_by, migrator};
 pub(crate) use postgres::PostgresStore;
 pub(crate) use row::StoredInvoice;
 pub(crate) use scope::Scope;
@@ -56,8 +64,9 @@ pub enum StoreError {
     /// The deadline passed before the operation completed.
     #[error("the database does not answer in time")]
     Timeout,
-    /// Its schema is not the one that this version requires.
-    #[error("the database schema has {}; this service requires version {needed}: run `migrate`",
+    /// Its schema is older than this service requires.
+    #[error("the database schema has {}; this service requires version {needed} or later: \
+             run `migrate`",
         found.map_or_else(|| "no version".to_owned(), |found| format!("version {found}")))]
     Schema {
         /// The version found.
@@ -80,6 +89,22 @@ pub enum StoreError {
     /// The database returned an error.
     #[error("database error")]
     Database(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// The word for spans.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Credentials(_) => "credentials",
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Schema { .. } => "schema",
+            Self::OtherDocument { .. } => "other_document",
+            Self::Nul => "nul",
+            Self::Migrate(_) => "migrate",
+            Self::Database(_) => "database",
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -177,7 +202,7 @@ impl Store {
             .max_lifetime(None)
             .connect_with(options.foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT))
             .await?;
-        migrate::SQLITE.run(&pool).await?;
+        migrate::migrate_sqlite(&pool).await?;
         Ok(Self::Sqlite(pool))
     }
 
@@ -200,25 +225,30 @@ impl Store {
         let execution = async {
             match self {
                 Self::Sqlite(pool) => {
-                    // A write locks the database at once: upgrading a read transaction could not
-                    // wait for the lock.
-                    let begin = if operation.access() == Access::Read {
-                        "BEGIN"
-                    } else {
-                        "BEGIN IMMEDIATE"
+                    let working = async {
+                        // A write locks the database at once: upgrading a read transaction could not
+                        // wait for the lock.
+                        let begin = if operation.access() == Access::Read {
+                            "BEGIN"
+                        } else {
+                            "BEGIN IMMEDIATE"
+                        };
+                        let mut transaction = Transaction::Sqlite(pool.begin_with(begin).await?);
+                        let result = operation.run(&mut transaction, &scope).await?;
+                        transaction.commit().await?;
+                        Ok(result)
                     };
-                    let mut transaction = Transaction::Sqlite(pool.begin_with(begin).await?);
-                    let result = operation.run(&mut transaction, &scope).await?;
-                    transaction.commit().await?;
-                    Ok(result)
+                    // sqlx enters the current span on a thread of its own. Where services share a
+                    // process that thread has no subscriber, and the span would never close.
+                    working.with_subscriber(NoSubscriber::default()).await
                 }
                 Self::Postgres(store) => store.run(call, operation, &scope).await,
             }
         };
         let execution = timeout(call.context.remaining(), execution).instrument(span.clone());
         let result = Box::pin(execution).await.unwrap_or(Err(StoreError::Timeout));
-        if result.is_err() {
-            span.record("otel.status_code", "ERROR");
+        if let Err(error) = &result {
+            span.record("error.type", error.word()).record("otel.status_code", "ERROR");
         }
         result
     }
@@ -237,6 +267,7 @@ impl Store {
             db.system.name = system,
             db.operation.name = name,
             db.collection.name = "invoices",
+            error.type = Empty,
         )
     }
 
@@ -253,5 +284,7 @@ impl Store {
 pub(crate) struct PostgresSettings {
     pub(crate) credentials: Credentials,
     pub(crate) readiness: Readiness,
+    /// Whether the service can log in to Vault in its own name.
+    pub(crate) has_own_login: bool,
     pub(crate) connections_max: u32,
 }

@@ -6,14 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
+use drawbridge_audit::Event;
 use drawbridge_mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind,
     token_set::Which,
 };
 use drawbridge_tests::{
-    Edge, TestIssuer, TestMesh, conformance::Conformance, connect, now, serve_conformance,
+    Edge, TestIssuer, TestMesh, audit_decisions, audit_events, conformance::Conformance, connect,
+    now, serve_conformance,
 };
 use drawbridge_transport::transaction_token::TransactionClaims;
 use secrecy::ExposeSecret as _;
@@ -61,11 +62,7 @@ impl Delegating {
             fs::write(&file, table).expect("a file");
             config.issuers = Some(file);
             fs::write(config.policies.join("deputies.cedar"), POLICY).expect("a file");
-            config.decision_log = DecisionLogConfig {
-                decision_log: decisions.map(Path::to_owned),
-                decision_log_days: 2,
-                decision_log_arguments: false,
-            };
+            config.audit.audit_log = decisions.map(Path::to_owned);
         })
         .await;
         let (conformance, service, edge) = mesh.conformance(|_| {}).await;
@@ -205,27 +202,33 @@ async fn a_tool_service_calls_another_on_behalf_of_its_caller() {
     );
     assert_eq!(before.act, None);
 
-    // The log and the decision log name the subject and the actor.
+    // The audit log names the subject and the actor, the log the actor and a pseudonym.
     let log = it.mesh.log();
     let called = log.lines().find(|line| line.contains("\"called\"") && line.contains("ListFiles"));
     let called = called.expect("a log record");
-    assert!(called.contains("\"erin\"") && called.contains("\"deputy\""), "{called}");
+    assert!(called.contains("\"enduser.pseudo.id\":\""), "{called}");
+    assert!(called.contains("\"deputy\"") && !called.contains("\"erin\""), "{called}");
     for token in [first, &second, &it.deputy()] {
         assert!(!log.contains(token), "a token in the log");
     }
     it.mesh.stop().await;
-    let file =
-        fs::read_dir(folder.path()).expect("a folder").next().expect("a file").expect("a file");
-    let lines = fs::read_to_string(file.path()).expect("a log");
-    let records = lines.lines().map(|line| serde_json::from_str(line).expect("a record"));
-    let records: Vec<DecisionRecord> = records.collect();
+    let records = audit_decisions(folder.path());
     let actors = |subject: &str, item: &str| -> Vec<_> {
-        let of = records.iter().filter(|record| record.subject == subject && record.item == item);
-        of.map(|record| record.actor.as_ref().map(|actor| actor.sub.as_str())).collect()
+        let of =
+            records.iter().filter(|record| record.who.subject == subject && record.item == item);
+        of.map(|record| record.who.actor.as_ref().and_then(|actor| actor["sub"].as_str())).collect()
     };
     assert_eq!(actors("erin", "code_list_files"), [Some("deputy")]);
     assert_eq!(actors("deputy", "code_list_files"), [None]);
     assert!(actors("erin", "test_who_am_i").iter().all(Option::is_none));
+    let delegated = audit_events(folder.path()).into_iter().any(|event| match event {
+        Event::Delegation(it) => {
+            (it.who.subject.as_str(), it.for_subject.as_str(), it.outcome.as_str())
+                == ("deputy", "erin", "allow")
+        }
+        _ => false,
+    });
+    assert!(delegated, "no record of the delegation");
 }
 
 #[tokio::test]

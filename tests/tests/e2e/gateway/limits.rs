@@ -71,7 +71,7 @@ pub(super) async fn count_passed(client: &Client, requests: usize) -> usize {
     passed
 }
 
-pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
+pub(crate) async fn metric(edge: &Edge, line: &str) -> Option<String> {
     let metrics = reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin))
         .await
         .expect("metrics");

@@ -102,11 +102,11 @@ async fn a_call_uses_mtls_through_the_whole_mesh() {
         let service = mesh.mesh.service(&name).expect("a service");
         let metrics = metrics(service.running.admin).await;
         assert!(
-            metrics.contains("mtls_certificate_expiry_timestamp_seconds "),
+            metrics.contains("certificate_expiry_timestamp_seconds{certificate=\"service\"} "),
             "{name}: {metrics}"
         );
         assert!(
-            metrics.contains("mtls_trust_bundle_expiry_timestamp_seconds "),
+            metrics.contains("certificate_expiry_timestamp_seconds{certificate=\"trust_bundle\"} "),
             "{name}: {metrics}"
         );
         assert!(metrics.contains("mtls_certificate_current 1"), "{name}: {metrics}");

@@ -28,8 +28,11 @@ fn examples() -> Vec<Example> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
-            let list = if path.is_dir() { &mut folders } else { &mut pages };
-            list.push(path);
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
         }
     }
     pages.iter().flat_map(|page| examples_of(page)).collect()

@@ -113,6 +113,19 @@ impl World {
     /// Migrates like the deployment of the service does.
     async fn migrate(&self) {
         let folder = tempfile::tempdir().expect("a folder");
+        let config = self.config_with_own_login(&folder).await;
+        let migrating = drawbridge_invoices::migrate_by_own_login;
+        assert_eq!(migrating(config.clone()).await.expect("a schema"), 1);
+        assert_eq!(migrating(config).await.expect("nothing to do"), 1);
+        // The migrating users own nothing, and are removed.
+        let owners = "select distinct pg_get_userbyid(relowner) from pg_class where relnamespace = 'invoices'::regnamespace";
+        assert_eq!(self.query(owners), ["invoices_owner"]);
+        let members = "select rolname from pg_roles where rolname like 'v-%' and pg_has_role(oid, 'invoices_owner', 'member')";
+        eventually("no member of the owner remains", || self.query(members).is_empty()).await;
+    }
+
+    /// The configuration of a service that logs in to Vault in its own name, too.
+    async fn config_with_own_login(&self, folder: &TempDir) -> drawbridge_invoices::Config {
         let write_id = async |method, path: &str, name: &str| {
             let path = format!("auth/approle/role/invoices/{path}");
             let (_, response) = self.vault.request(method, &path, json!({})).await;
@@ -128,14 +141,7 @@ impl World {
             vault_login_file: write_id(Method::POST, "secret-id", "secret_id").await,
             vault_role_id_file: write_id(Method::GET, "role-id", "role_id").await,
         };
-        let migrating = drawbridge_invoices::migrate_by_own_login;
-        assert_eq!(migrating(config.clone()).await.expect("a schema"), 1);
-        assert_eq!(migrating(config).await.expect("nothing to do"), 1);
-        // The migrating users own nothing, and are removed.
-        let owners = "select distinct pg_get_userbyid(relowner) from pg_class where relnamespace = 'invoices'::regnamespace";
-        assert_eq!(self.query(owners), ["invoices_owner"]);
-        let members = "select rolname from pg_roles where rolname like 'v-%' and pg_has_role(oid, 'invoices_owner', 'member')";
-        eventually("no member of the owner remains", || self.query(members).is_empty()).await;
+        config
     }
 
     /// The configuration of the service.
@@ -351,4 +357,31 @@ async fn a_missing_schema_is_reported_and_awaited() {
         assert!(started.elapsed() < SETTLE_TIMEOUT, "the service is not served");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+#[tokio::test]
+async fn a_service_with_its_own_login_checks_the_schema_before_any_call() {
+    let world = World::unmigrated().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = world.config_with_own_login(&folder).await;
+    let telemetry = TelemetryConfig::default();
+    let service = HostedService::start("invoices", &telemetry, |telemetry| async move {
+        drawbridge_invoices::start(config, &telemetry).await
+    });
+    let service = service.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    let readiness = service.running.readiness();
+    let reason = || readiness.reason().unwrap_or_default();
+    eventually("it is not ready", || reason().contains("no version")).await;
+    assert!(reason().contains("requires version 1 or later: run `migrate`"), "{}", reason());
+
+    world.migrate().await;
+    tokio::time::timeout(SETTLE_TIMEOUT, readiness.wait_ready()).await.expect("readiness");
+    // The migration of a newer version of the service.
+    world.query("insert into invoices._sqlx_migrations values (2, 'newer', now(), true, '', 0)");
+    let alice = world.client("alice").await;
+    save(&alice, "D-6", false).await;
+    assert_eq!(found(&alice, json!({})).await, ["D-6"]);
+    let config = world.config_with_own_login(&folder).await;
+    let version = drawbridge_invoices::migrate_by_own_login(config).await.expect("nothing to do");
+    assert_eq!(version, 2);
 }

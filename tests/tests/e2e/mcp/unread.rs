@@ -8,13 +8,32 @@ use drawbridge_tests::{
     repository,
 };
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::gateway::limits::until;
 
 /// A call of a tool of the service that is down.
 async fn get_ticket(client: &Client) -> Reply {
     client.call_tool("tickets_get", json!({ "ticket_id": "1" })).await
+}
+
+/// Completes an argument of a prompt or resource.
+async fn complete(client: &Client, reference: Value) -> Reply {
+    let argument = json!({ "name": "ticket_id", "value": "1" });
+    client.call("completion/complete", json!({ "ref": reference, "argument": argument })).await
+}
+
+fn prompt(name: &str) -> Value {
+    json!({ "type": "ref/prompt", "name": name })
+}
+
+fn resource(uri: &str) -> Value {
+    json!({ "type": "ref/resource", "uri": uri })
+}
+
+/// Nothing completes it.
+fn assert_no_values(reply: &Reply) {
+    assert_eq!(reply.json["result"]["completion"]["values"], json!([]), "{reply:?}");
 }
 
 fn assert_retryable(reply: &Reply) {
@@ -49,6 +68,9 @@ async fn an_item_of_a_service_that_was_never_up_is_unavailable_and_not_unknown()
     let read = json!({ "uri": "ticket://1" });
     assert_retryable(&bob.call("resources/read", read).await);
     assert_retryable(&bob.call("prompts/get", json!({ "name": "tickets_answer" })).await);
+    assert_retryable(&complete(&bob, prompt("tickets_answer")).await);
+    assert_retryable(&complete(&bob, resource("ticket://{ticket_id}")).await);
+    assert_no_values(&complete(&bob, prompt("nothing")).await);
     let of_tickets = bob.at(&format!("{}/tickets", edge.url).parse().expect("a URL"));
     assert_ne!(of_tickets.call("tools/list", json!({})).await.status, StatusCode::NOT_FOUND);
     for name in ["ticket_get", "nothing"] {
@@ -80,4 +102,8 @@ async fn with_a_lock_only_a_permitted_caller_learns_that_an_item_is_unavailable(
     }
     let read = alice.call("resources/read", json!({ "uri": "ticket://1" })).await;
     assert!(read.is_hidden(), "{read:?}");
+    let template = resource("ticket://{ticket_id}");
+    assert_retryable(&complete(&bob, template.clone()).await);
+    assert_no_values(&complete(&alice, template).await);
+    assert_no_values(&complete(&bob, prompt("tickets_answer")).await);
 }

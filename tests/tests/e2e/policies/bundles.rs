@@ -7,13 +7,13 @@ use std::{
 
 use drawbridge_auth::policy::bundle::{Bundle, Note, Release, SigningKey, push};
 use drawbridge_tests::{Client, FileServer, OciRegistry, TestMesh};
-use jiff::{SignedDuration, Timestamp};
 
 use self::publisher::{
     NAME, Publisher, TAKEN_TIMEOUT, admin, release, remote, revision, status, wait_refused,
     wait_taken,
 };
 
+mod expiry;
 mod publisher;
 
 #[tokio::test]
@@ -280,41 +280,23 @@ async fn a_bundle_without_keys_and_keys_without_a_bundle_are_errors_at_start() {
 }
 
 #[tokio::test]
-async fn a_bundle_past_its_not_after_alarms_and_decides_on() {
+async fn a_stored_revision_protects_from_older_bundles_when_its_keys_are_not_trusted_any_more() {
     let (mesh, server) = (TestMesh::start().await, FileServer::start().await);
     let publisher = Publisher::new(server.url(NAME), 1);
-    let packed = publisher.packed();
-    let until = Timestamp::now() + SignedDuration::from_secs(3);
-    let expiring = Release { not_after: Some(until), ..release(&packed, 1) };
-    publisher.push_signed(&packed, &expiring, &[&publisher.keys[0]]).await;
+    let (packed, [first, second]) = (publisher.packed(), [&publisher.keys[0], &publisher.keys[1]]);
+    publisher.push_signed(&packed, &release(&packed, 8), &[first]).await;
     let auth = publisher.auth(&mesh);
     let running = auth.start().await;
-    let code = &mesh.mesh.state.services["code"];
-    let url = auth.url.clone().into();
-    let edge = mesh.edge(&[("code", code)], |config| config.auth_urls = vec![url]).await;
-    let alice = edge.client(&mesh.client("alice").await);
-    let started = Instant::now();
-    while !admin(&running, "/readyz").await.contains("past its not_after") {
-        assert!(started.elapsed() < TAKEN_TIMEOUT, "no alarm");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(admin(&running, "/metrics").await.contains("auth_policy_bundle_expired 1\n"));
-    assert_eq!(alice.tools().await, ["code_list_files", "code_search"]);
-    assert!(status(&running).await.problem.is_none());
-    // Signed anew with a later time, at the same revision.
-    let later = Release {
-        created: Timestamp::now(),
-        not_after: Some(until + SignedDuration::from_hours(1)),
-        ..expiring
-    };
-    publisher.push_signed(&packed, &later, &[&publisher.keys[0]]).await;
-    let started = Instant::now();
-    while admin(&running, "/readyz").await.contains("past its not_after") {
-        assert!(started.elapsed() < TAKEN_TIMEOUT, "the alarm does not end");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(admin(&running, "/metrics").await.contains("auth_policy_bundle_expired 0\n"));
-    edge.hosted.stop().await;
+    wait_taken(&running, 8).await;
+    running.stop().await;
+    // The first key is withdrawn.
+    publisher.trust(&[1], 1);
+    publisher.push_signed(&packed, &release(&packed, 7), &[second]).await;
+    let error = auth.try_start().await.expect_err("an older bundle");
+    assert!(error.contains("Rollback"), "{error}");
+    publisher.push_signed(&packed, &release(&packed, 9), &[second]).await;
+    let running = auth.start().await;
+    wait_taken(&running, 9).await;
     running.stop().await;
     mesh.stop().await;
 }

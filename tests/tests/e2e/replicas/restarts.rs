@@ -43,11 +43,25 @@ async fn a_rolling_restart_of_every_service_fails_no_call_and_ends_no_session() 
 
 async fn restart_all(world: &mut World, load: &Load, service: &str) {
     let began = Instant::now();
+    let stopping = replace_all(world, service, |_| {}).await;
+    let report = load.so_far().since(began);
+    let (stopping, took) = (stopping.as_secs_f64(), seconds(began));
+    print(&format!("restart of {service} in {took:.1} s, a stop {stopping:.1} s: {report}"));
+}
+
+/// Stops and starts the replicas of a service one after another, as an orchestrator does, and
+/// changes each while it does not run. Returns the longest time of a stop.
+pub(super) async fn replace_all(
+    world: &mut World,
+    service: &str,
+    change: impl Fn(&mut Replica),
+) -> Duration {
     let fleet = &mut world.fleet;
     let mut stopping = Duration::ZERO;
     let all = fleet.auth.iter_mut().chain(&mut fleet.tools).chain(&mut fleet.edge);
     for replica in all.filter(|replica| replica.service() == service) {
         stopping = stopping.max(replica.stop().await);
+        change(replica);
         replica.start();
         replica.wait_ready().await;
         if ["auth", "edge"].contains(&service) {
@@ -55,7 +69,5 @@ async fn restart_all(world: &mut World, load: &Load, service: &str) {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let report = load.so_far().since(began);
-    let (stopping, took) = (stopping.as_secs_f64(), seconds(began));
-    print(&format!("restart of {service} in {took:.1} s, a stop {stopping:.1} s: {report}"));
+    stopping
 }

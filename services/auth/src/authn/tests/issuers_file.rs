@@ -38,7 +38,7 @@ jwks_url = "http://c.example/keys"
       |
     3 | issuer = "https://a.example#b"
       |          ^^^^^^^^^^^^^^^^^^^^^
-    /issuers.toml:4:1: unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
+    /issuers.toml:4:1: unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `jwks_ca_file`, `jwks_token_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
       |
     4 | audience = "https://mcp.example/mcp"
       | ^^^^^^^^

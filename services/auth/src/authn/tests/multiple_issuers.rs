@@ -228,7 +228,7 @@ fn an_error_in_the_issuers_file_names_its_line() {
     1 | [[issuer]]
       |   ^^^^^^
       = help: did you mean `issuers`?
-    /issuers.toml:4:1: unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
+    /issuers.toml:4:1: unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `jwks_ca_file`, `jwks_token_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
       |
     4 | audience = "x"
       | ^^^^^^^^

@@ -277,6 +277,20 @@ async fn a_kubernetes_service_account_is_a_workload_in_the_group_of_its_namespac
     assert!(workload);
     assert_eq!(token.id.as_deref(), Some("ea28ed49-2e11-4280-9ec5-bc3d1d84661a"));
 
+    // Another account, and the same name in another namespace, are other principals.
+    for (namespace, account) in [("billing", "search"), ("staging", "invoices")] {
+        let subject = format!("system:serviceaccount:{namespace}:{account}");
+        let other = json!({
+            "sub": subject,
+            "kubernetes.io": { "namespace": namespace, "serviceaccount": { "name": account } },
+        });
+        let other = verify(&with(&kubernetes(), other)).await.unwrap();
+        assert_eq!(other.identity.principal.subject, subject);
+        assert_eq!(other.identity.groups, [format!("kubernetes:{namespace}")]);
+    }
+
+    let expired = json!({ "exp": now() - 60, "iat": now() - 660, "nbf": now() - 660 });
+    assert!(matches!(verify(&with(&kubernetes(), expired)).await, Err(TokenError::Expired)));
     // Each pod's token for the API server.
     let own = json!({ "aud": ["https://kubernetes.default.svc.cluster.local"] });
     assert!(matches!(verify(&with(&kubernetes(), own)).await, Err(TokenError::Audience)));
@@ -290,4 +304,65 @@ async fn a_kubernetes_service_account_is_a_workload_in_the_group_of_its_namespac
     // An invalid namespace is an error.
     let broken = json!({ "kubernetes.io": { "namespace": 7 } });
     assert!(matches!(verify(&with(&kubernetes(), broken)).await, Err(TokenError::Claims)));
+}
+
+/// Kubernetes' API server with the keys of a cluster, which demands a token.
+#[tokio::test]
+async fn keys_of_a_cluster_are_fetched_with_a_token_and_an_agent_calls_with_its_own() {
+    let signed = Signed::new();
+    let keys = fs::read_to_string(signed.folder.path().join("keys.json")).unwrap();
+    let serve = move |headers: http::HeaderMap| async move {
+        let token = headers.get(http::header::AUTHORIZATION).map(|token| token.to_str().unwrap());
+        match token {
+            Some("Bearer rotated") => (http::StatusCode::OK, keys),
+            _ => (http::StatusCode::UNAUTHORIZED, "{}".to_owned()),
+        }
+    };
+    let routes = axum::Router::new().route("/openid/v1/jwks", axum::routing::get(serve));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let token_file = signed.folder.path().join("token");
+    fs::write(&token_file, "first").unwrap();
+    let toml = format!(
+        "[[issuers]]\nissuer = \"{issuer}\"\npreset = \"kubernetes\"\n\
+         jwks_token_file = \"token\"\nallow_private_addresses = true\n"
+    );
+    let header = json!({ "alg": "RS256", "kid": KEY_ID });
+    // The audience of an agent's token is the edge.
+    let claims = with(&kubernetes(), json!({ "iss": issuer, "aud": [EDGE] }));
+    let verify = async |claims: &Value| {
+        let verifier = signed.verifier(&toml);
+        let token = signed.sign(&header, claims);
+        verifier.verify(&token, EDGE, client_network()).await.map(|token| (*token).clone())
+    };
+    let refused = verify(&claims).await.unwrap_err();
+    assert!(matches!(refused, TokenError::Keys(_)), "{refused:?}");
+    // The kubelet replaces the token.
+    fs::write(&token_file, "rotated\n").unwrap();
+    let agent = verify(&claims).await.unwrap().identity;
+    assert_eq!(agent.principal.subject, "system:serviceaccount:billing:invoices");
+    assert!(agent.workload);
+    let elsewhere = with(&claims, json!({ "aud": ["https://other.example/mcp"] }));
+    assert!(matches!(verify(&elsewhere).await, Err(TokenError::Audience)));
+}
+
+#[test]
+fn a_token_for_keys_is_not_sent_in_plaintext_and_needs_a_url() {
+    let signed = Signed::new();
+    let problem = |more: &str| {
+        let toml = format!("[[issuers]]\nissuer = \"https://sso.acme.example\"\n{more}\n");
+        signed.issuers(&toml).unwrap_err().to_string()
+    };
+    let private = "allow_private_addresses = true";
+    let plaintext = problem(&format!(
+        "jwks_url = \"http://10.0.0.1/keys\"\njwks_token_file = \"token\"\n{private}"
+    ));
+    assert!(plaintext.contains("the token of jwks_token_file is not sent by http"), "{plaintext}");
+    for field in ["jwks_token_file", "jwks_ca_file"] {
+        let without_url = problem(&format!("{field} = \"file\""));
+        assert!(without_url.contains("need jwks_url, or the preset kubernetes"), "{without_url}");
+        let with_file = problem(&format!("jwks_file = \"keys.json\"\n{field} = \"file\""));
+        assert!(with_file.contains("jwks_file needs no jwks_ca_file"), "{with_file}");
+    }
 }

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use drawbridge_runtime::{bounded, private_files};
 
 use super::{
-    BundleError, SignedBundle, archive::BUNDLE_BYTES_MAX, keys::TrustedKeys, note::NOTE_BYTES_MAX,
+    BundleError, SignedBundle,
+    archive::BUNDLE_BYTES_MAX,
+    keys::TrustedKeys,
+    note::{NOTE_BYTES_MAX, Note},
     release::Release,
 };
 
@@ -51,6 +54,13 @@ impl BundleCache {
         let release = keys.verify(&note)?;
         let packed = bounded::read_file(&self.bundle_path(&release), BUNDLE_BYTES_MAX as u64);
         SignedBundle::new(note, release, packed.map_err(failed)?.into()).map(Some)
+    }
+
+    /// What the note of the last bundle says, even if its keys are not trusted any more: no older
+    /// bundle may replace it. Only the user of the process could write it.
+    pub(super) fn release(&self) -> Option<Release> {
+        let note = bounded::read_file(&self.folder.join(NOTE), NOTE_BYTES_MAX as u64).ok()?;
+        Release::parse(Note::parse(&note).ok()?.text()).ok()
     }
 
     /// Stores a bundle in place of the last one. Its note is written last: it names the bundle.

@@ -44,6 +44,11 @@ pub struct BundleConfig {
     )]
     pub policy_poll_seconds: u32,
 
+    /// Deny everything while the bundle is past its `not_after`. Without it that is an alarm, and the
+    /// policies stay in force.
+    #[arg(long, help_heading = "Policy bundles")]
+    pub deny_expired_policies: bool,
+
     /// How its server is reached.
     #[command(flatten)]
     pub remote: RemoteConfig,
@@ -63,14 +68,28 @@ pub(in crate::policy) struct BundleFollower {
     keys: TrustedKeys,
     cache: Option<BundleCache>,
     current: Option<Release>,
+    denies_expired: bool,
     poll: Duration,
     retries: ReconnectDelays,
+}
+
+/// What the time does to a bundle in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::policy) enum Expiry {
+    /// Its `not_after` has not passed.
+    Valid,
+    /// It has passed, and the policies stay in force.
+    Alarm,
+    /// It has passed, and everything is denied.
+    Denied,
 }
 
 /// The first bundle that is put in force.
 pub(in crate::policy) struct FirstBundle {
     pub(in crate::policy) release: Release,
     pub(in crate::policy) loaded: Loaded,
+    /// The names of the keys that signed it.
+    pub(in crate::policy) signed_by: Vec<String>,
     /// Why it is the last good one from disk and not the server's.
     pub(in crate::policy) problem: Option<BundleError>,
 }
@@ -93,6 +112,7 @@ impl BundleFollower {
             keys_path,
             cache: cache.transpose()?,
             current: None,
+            denies_expired: config.deny_expired_policies,
             poll,
             retries: ReconnectDelays::new(poll, poll.max(RETRY_DELAY_MAX)),
         })
@@ -105,7 +125,8 @@ impl BundleFollower {
         loader: &mut Loader,
     ) -> Result<FirstBundle, BundleError> {
         let cached = self.cached();
-        self.current = cached.as_ref().map(|bundle| bundle.release.clone());
+        let known = self.cache.as_ref().and_then(BundleCache::release);
+        self.current = known.filter(|release| self.keys.is_for(&release.name));
         let (started, mut retries) = (Instant::now(), ReconnectDelays::default());
         loop {
             let error = match self.next().await {
@@ -113,15 +134,17 @@ impl BundleFollower {
                 Ok(Some(bundle)) => match load(&bundle.packed, loader) {
                     Ok(loaded) => {
                         self.accept(&bundle);
-                        return Ok(FirstBundle { release: bundle.release, loaded, problem: None });
+                        let (signed_by, release) = (self.signers(&bundle), bundle.release);
+                        return Ok(FirstBundle { release, loaded, signed_by, problem: None });
                     }
                     Err(error) => error,
                 },
                 Err(error) => error,
             };
-            if let Some(SignedBundle { release, packed, .. }) = cached {
-                let loaded = load(&packed, loader)?;
-                return Ok(FirstBundle { release, loaded, problem: Some(error) });
+            if let Some(bundle) = cached {
+                let loaded = load(&bundle.packed, loader)?;
+                let (signed_by, release) = (self.signers(&bundle), bundle.release);
+                return Ok(FirstBundle { release, loaded, signed_by, problem: Some(error) });
             }
             if !error.is_transient() || started.elapsed() >= START_TIMEOUT {
                 return Err(error);
@@ -164,6 +187,11 @@ impl BundleFollower {
         SignedBundle::new(note, release, packed).map(Some)
     }
 
+    /// The names of the keys that have signed a bundle.
+    pub(in crate::policy) fn signers(&self, bundle: &SignedBundle) -> Vec<String> {
+        bundle.signers(&self.keys)
+    }
+
     /// The bundle is in force from now on.
     pub(in crate::policy) fn accept(&mut self, bundle: &SignedBundle) {
         self.current = Some(bundle.release.clone());
@@ -183,8 +211,18 @@ impl BundleFollower {
         }
     }
 
-    pub(in crate::policy) fn is_expired(&self) -> bool {
-        self.current.as_ref().is_some_and(|release| release.is_expired(Timestamp::now()))
+    /// What the time does to a bundle.
+    pub(in crate::policy) fn expiry(&self, release: &Release) -> Expiry {
+        match release.is_expired(Timestamp::now()) {
+            true if self.denies_expired => Expiry::Denied,
+            true => Expiry::Alarm,
+            false => Expiry::Valid,
+        }
+    }
+
+    /// What the time does to the bundle in force.
+    pub(in crate::policy) fn current_expiry(&self) -> Expiry {
+        self.current.as_ref().map_or(Expiry::Valid, |release| self.expiry(release))
     }
 }
 

@@ -53,6 +53,11 @@ impl TrustedKeys {
         Self { name: file.name.to_string(), threshold, keys }
     }
 
+    /// Whether they are for bundles of this name.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// What a signed note says, if enough of the keys have signed it.
     ///
     /// # Errors
@@ -76,6 +81,14 @@ impl TrustedKeys {
             return Err(BundleError::Name { wanted: self.name.clone(), is: release.name });
         }
         Ok(release)
+    }
+
+    /// The names of the keys that have signed a note.
+    pub(super) fn signers(&self, note: &[u8]) -> Vec<String> {
+        let note = Note::parse(note).ok();
+        let signers = note.and_then(|note| Some(note.signers(&self.keys).ok()?.into_iter()));
+        let names = signers.into_iter().flatten().map(|key| key.name().to_owned());
+        names.collect()
     }
 }
 

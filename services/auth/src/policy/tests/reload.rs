@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use drawbridge_audit::AuditLog;
 use drawbridge_runtime::Readiness;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,11 @@ impl Followed {
     fn start(folder: tempfile::TempDir) -> Self {
         let store = Arc::new(PolicyStore::open(folder.path()).unwrap());
         let (readiness, stopping) = (Readiness::default(), CancellationToken::new());
-        tokio::spawn(Arc::clone(&store).follow(readiness.clone(), stopping.clone()));
+        tokio::spawn(Arc::clone(&store).follow(
+            AuditLog::off().unwrap(),
+            readiness.clone(),
+            stopping.clone(),
+        ));
         Self { folder, store, readiness, stopping }
     }
 

@@ -176,6 +176,7 @@ impl Planner<'_> {
         let filtering =
             self.state.authorizer.filter(self.context, self.token, self.resource, kind, items);
         let mut visible = filtering.await?;
+        self.recorder.filtered(kind, &visible);
         let names = std::mem::take(&mut visible.names).into_iter().collect();
         Ok(Visible { names, grant: visible.into() })
     }

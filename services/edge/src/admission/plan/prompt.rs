@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::Planner;
 use crate::{
-    admitted::{Plan, operation, truncate},
+    admitted::{Plan, operation},
     authorizer::Grant,
     catalog::PromptItem,
     refusal::Refusal,
+    truncate::truncate,
 };
 
 impl Planner<'_> {
@@ -25,7 +26,7 @@ impl Planner<'_> {
             Err(problem) => {
                 // Only a caller that may get the prompt learns what is invalid.
                 let operation = operation(Kind::GetPrompt, &prompt.item);
-                self.decide(operation).await?;
+                self.decide(&operation).await?;
                 return Err(Refusal::Params(problem));
             }
         };

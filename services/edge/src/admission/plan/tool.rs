@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
+use drawbridge_proto::auth::v1::operation::Kind;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 
 use super::Planner;
 use crate::{
     admitted::{Plan, operation},
-    authorizer::{Allowed, Grant},
+    authorizer::Grant,
     catalog::{ToolItem, check_arguments, read_arguments},
     refusal::Refusal,
 };
@@ -25,7 +25,7 @@ impl Planner<'_> {
         let arguments = params.get("arguments").filter(|given| !given.is_null()).unwrap_or(&empty);
         if !arguments.is_object() {
             // Only a caller that may call the tool learns what is invalid.
-            self.decide(operation(Kind::CallTool, &tool.item)).await?;
+            self.decide(&operation(Kind::CallTool, &tool.item)).await?;
             return Err(Refusal::Params("arguments must be an object".to_owned()));
         }
         match self.message(tool, arguments).await? {
@@ -37,7 +37,7 @@ impl Planner<'_> {
             Err(plan) => {
                 // Only a caller that may call the tool learns what is invalid.
                 let operation = operation(Kind::CallTool, &tool.item);
-                let allowed = self.decide(operation).await?;
+                let allowed = self.decide(&operation).await?;
                 Ok((plan, allowed.grant()))
             }
         }
@@ -61,7 +61,7 @@ impl Planner<'_> {
         let given = arguments.as_object().unwrap_or(&empty);
         let principal = match transformation.request {
             // A program runs only for a caller that may call the tool with some arguments.
-            Some(_) => self.precheck(operation(Kind::CallTool, &tool.item)).await?.principal,
+            Some(_) => self.ask(&operation(Kind::CallTool, &tool.item)).await?.principal,
             None => Arc::default(),
         };
         let name = &tool.item.name;
@@ -76,10 +76,5 @@ impl Planner<'_> {
                 Err(Plan::TransformFailed(Arc::clone(tool)))
             }
         })
-    }
-
-    /// Authorizes an operation before its arguments are known.
-    async fn precheck(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
-        self.state.authorizer.precheck(self.context, self.token, self.resource, operation).await
     }
 }

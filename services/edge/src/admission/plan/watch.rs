@@ -7,10 +7,11 @@ use prost_reflect::{DynamicMessage, Value as Field};
 
 use super::Planner;
 use crate::{
-    admitted::{Plan, ResourceWatch, operation_on, truncate},
+    admitted::{Plan, ResourceWatch, operation_on},
     authorizer::Grant,
     catalog::{Catalog, ItemKind},
     refusal::Refusal,
+    truncate::truncate,
 };
 
 /// The longest URI of a watched resource, in bytes: it stays in memory as long as the watch.

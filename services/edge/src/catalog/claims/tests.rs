@@ -51,6 +51,7 @@ impl Edge {
             overlay: Arc::new(overlay),
             lock: lock.map(Arc::new),
             namespaces: Arc::new(namespaces),
+            awaits_services: false,
         };
         Self(Catalog::default().with_config(&config))
     }

@@ -23,7 +23,7 @@ use tonic_health::{
 use crate::{
     catalog::{Catalog, Catalogs, testdata},
     config::{ConfigFile, Reloadable, Services, from_flags},
-    discovery::{Discovery, PollIntervals},
+    discovery::{Discovery, KubernetesConfig, PollIntervals},
     keys::EdgeKeys,
     traffic::cache::Cache,
     traffic::limits::RateLimiter,
@@ -153,6 +153,16 @@ impl TestEdge {
         file: Option<&Path>,
         contract_poll: Duration,
     ) -> Self {
+        let kubernetes = drawbridge_runtime::parse_defaults(&[]);
+        Self::start_with(flags, file, &kubernetes, contract_poll).await
+    }
+
+    pub(super) async fn start_with(
+        flags: Services,
+        file: Option<&Path>,
+        kubernetes: &KubernetesConfig,
+        contract_poll: Duration,
+    ) -> Self {
         let intervals = PollIntervals { contract: contract_poll, settle: QUICK };
         let (catalogs, builder) = (Arc::<Catalogs>::default(), ServiceBuilder::new());
         let limits = Arc::new(RateLimiter::new(None).unwrap());
@@ -160,9 +170,13 @@ impl TestEdge {
         let (calls, controller, guards) = (Arc::default(), Arc::default(), Arc::default());
         let reloadable = Reloadable { limits, cache: cache.into(), calls, controller, guards };
         let discovery =
-            Discovery::new(Arc::clone(&catalogs), reloadable, Duration::from_secs(30), intervals);
+            Discovery::new(Arc::clone(&catalogs), reloadable, Duration::from_secs(30), intervals)
+                .with_host(|_| "127.0.0.1".to_owned());
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
-        crate::discovery::start(&builder, flags, file, discovery).await.unwrap();
+        let audit = drawbridge_audit::AuditLog::off().unwrap();
+        crate::discovery::start(&builder, flags, file, kubernetes, &audit, discovery)
+            .await
+            .unwrap();
         Self { catalogs, builder }
     }
 

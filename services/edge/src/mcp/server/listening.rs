@@ -11,10 +11,13 @@ use super::{
     StreamLease, Subscription, invalid_params, may_perform, reject_malformed, revision,
     unknown_method, unread, wire,
 };
-use crate::mcp::{
-    replicas::{RemoteItem, RemoteLocation},
-    session::Slot,
-    sse,
+use crate::{
+    mcp::{
+        replicas::{RemoteItem, RemoteLocation},
+        session::Slot,
+        sse,
+    },
+    recorder::Ending,
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -134,9 +137,11 @@ impl McpServer {
                 Plan::Unread => (StatusCode::OK, unread(admission)),
                 _ => (StatusCode::NOT_FOUND, unknown_method(admission)),
             };
+            admission.recorder.set_ending(Ending::refused("unknown_item"));
             return Ok(wire::json_response(status, wire::error(&message.id, &error)));
         };
         let Some(subscription) = Subscription::new(&message.id, &message.params, &stream) else {
+            admission.recorder.set_ending(Ending::refused("invalid_params"));
             let error = wire::error(&message.id, &invalid_params(admission));
             return Ok(wire::json_response(StatusCode::OK, error));
         };

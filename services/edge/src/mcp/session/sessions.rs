@@ -8,6 +8,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use drawbridge_proto::auth::v1 as auth;
+use drawbridge_runtime::metric::Gauge;
 use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use super::{
     id::SessionIdSigner,
     store::{SessionState, SessionStore, StoredSession},
 };
-use crate::{mcp::events::StreamEvent, metrics, refusal::Refusal};
+use crate::{mcp::events::StreamEvent, refusal::Refusal};
 
 /// How often idle sessions are removed, and busy ones looked up: they may have ended on another
 /// replica.
@@ -39,6 +40,8 @@ pub(crate) struct Slots {
     max: usize,
     per_owner_max: usize,
     taken: Mutex<SlotCounts>,
+    /// How many are taken.
+    gauge: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -55,8 +58,14 @@ pub(in crate::mcp) struct Slot {
 }
 
 impl Slots {
-    pub(in crate::mcp) fn new(what: &'static str, max: usize, per_owner_max: usize) -> Arc<Self> {
-        Arc::new(Self { what, max, per_owner_max, taken: Mutex::default() })
+    pub(in crate::mcp) fn new(
+        what: &'static str,
+        max: usize,
+        per_owner_max: usize,
+        gauge: Gauge,
+    ) -> Arc<Self> {
+        gauge.set(0);
+        Arc::new(Self { what, max, per_owner_max, taken: Mutex::default(), gauge })
     }
 
     /// Acquires a slot.
@@ -74,15 +83,12 @@ impl Slots {
         }
         taken.all += 1;
         taken.by_owner.insert(owner, owned + 1);
+        self.gauge.increment(1);
         Ok(Slot { slots: Arc::clone(self), owner })
     }
 
     fn taken(&self) -> MutexGuard<'_, SlotCounts> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self) -> f64 {
-        f64::from(u32::try_from(self.taken().all).unwrap_or(u32::MAX))
     }
 }
 
@@ -90,6 +96,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken();
         taken.all -= 1;
+        self.slots.gauge.decrement(1);
         if let Some(owned) = taken.by_owner.get_mut(&self.owner) {
             *owned -= 1;
             if *owned == 0 {
@@ -256,7 +263,6 @@ impl SessionRegistry {
 
     async fn sweep(&self) {
         self.drop_idle();
-        metrics::SESSIONS.get().set(self.slots.count());
         let Some(store) = &self.store else { return };
         let unsent_ends = std::mem::take(&mut *self.unsent_ends());
         for id in unsent_ends {
@@ -315,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_are_limited_per_principal_and_in_all_and_ended_ones_free_their_slots() {
-        let slots = Slots::new("sessions", 3, 2);
+        let slots = Slots::new("sessions", 3, 2, Gauge::noop());
         let sessions = SessionRegistry::new(id_key(), slots, Duration::from_secs(60), None);
         let (alice, bob) = (principal("alice"), principal("bob"));
         let first = sessions.open(&alice, "", state()).await.unwrap();
@@ -334,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn idle_sessions_free_their_slots() {
-        let slots = Slots::new("sessions", 1, 1);
+        let slots = Slots::new("sessions", 1, 1, Gauge::noop());
         let sessions = SessionRegistry::new(id_key(), slots, Duration::ZERO, None);
         let alice = principal("alice");
         let first = sessions.open(&alice, "", state()).await.unwrap();
@@ -353,7 +359,7 @@ mod tests {
     #[tokio::test]
     async fn an_idle_session_costs_less_than_20_kib() {
         const COUNT: usize = 50_000;
-        let slots = Slots::new("sessions", COUNT, COUNT);
+        let slots = Slots::new("sessions", COUNT, COUNT, Gauge::noop());
         let sessions = SessionRegistry::new(id_key(), slots, Duration::from_secs(60), None);
         let before = resident();
         for number in 0..COUNT {

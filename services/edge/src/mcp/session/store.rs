@@ -7,11 +7,12 @@ use std::{
 };
 
 use drawbridge_proto::mcp::v1 as pb;
-use drawbridge_runtime::Redis;
+use drawbridge_runtime::{Redis, trace};
 use redis::{FromRedisValue, Pipeline, RedisError};
 use rmcp::model::LoggingLevel;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 
 use super::{
     super::{json as structs, revision::ProtocolRevision},
@@ -104,7 +105,7 @@ impl SessionStore {
     pub(super) async fn read(&self, id: SessionId) -> StoredSession {
         let mut command = redis::pipe();
         command.cmd("GETEX").arg(key(id)).arg("EX").arg(self.idle_seconds);
-        match self.run::<(Option<Vec<u8>>,)>(&command).await {
+        match self.run::<(Option<Vec<u8>>,)>("GETEX", &command).await {
             None => StoredSession::Unavailable,
             Some((None,)) => StoredSession::Missing,
             Some((Some(text),)) if text == ENDED => StoredSession::Ended,
@@ -126,24 +127,31 @@ impl SessionStore {
             .arg(self.idle_seconds)
             .arg("NX")
             .ignore();
-        let _: Option<()> = self.run(&command).await;
+        let _: Option<()> = self.run("SET", &command).await;
     }
 
     /// Writes that a session has ended. False: Redis was unavailable.
     pub(super) async fn end(&self, id: SessionId) -> bool {
         let mut command = redis::pipe();
         command.cmd("SET").arg(key(id)).arg(ENDED).arg("EX").arg(self.idle_seconds).ignore();
-        self.run::<()>(&command).await.is_some()
+        self.run::<()>("SET", &command).await.is_some()
     }
 
     /// Runs a command. `None`: Redis is unavailable, or was a moment ago.
-    pub(in crate::mcp) async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+    pub(in crate::mcp) async fn run<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &Pipeline,
+    ) -> Option<T> {
         let unavailable_until =
             || self.unavailable_until.lock().unwrap_or_else(PoisonError::into_inner);
         if unavailable_until().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let reply = command.query_async(&mut self.redis.clone()).await;
+        let span = trace::redis_span(operation);
+        let mut redis = self.redis.clone();
+        let reply = command.query_async(&mut redis).instrument(span.clone()).await;
+        trace::end_with(&span, reply.as_ref().err().map(|_| "redis"));
         reply
             .map_err(|error| {
                 *unavailable_until() = Some(Instant::now() + RETRY_DELAY);

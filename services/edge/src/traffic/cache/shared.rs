@@ -11,9 +11,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use drawbridge_runtime::{Redis, RedisConnection, RedisUnavailable, error_chain};
+use drawbridge_runtime::{Redis, RedisConnection, RedisUnavailable, error_chain, trace};
 use redis::{AsyncCommands as _, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use secrecy::SecretString;
+use tracing::Instrument as _;
 
 use super::{key::CacheKey, memory::CacheEntry};
 use crate::sealer::Sealer;
@@ -88,7 +89,8 @@ impl RedisStore {
         let name = entry_name(key);
         command.get(&name).pttl(&name);
         let read_at = Instant::now();
-        let (sealed, remaining): (Option<Vec<u8>>, i64) = self.run_for_call(&command).await?;
+        let (sealed, remaining): (Option<Vec<u8>>, i64) =
+            self.run_for_call("GET", &command).await?;
         let remaining = Duration::from_millis(u64::try_from(remaining).ok()?);
         let bytes = self.sealer.open(key.bytes(), sealed?)?;
         let requested_at = read_at.checked_sub(lifetime.checked_sub(remaining)?)?;
@@ -103,13 +105,13 @@ impl RedisStore {
         };
         let mut command = redis::pipe();
         command.pset_ex(entry_name(key), bytes, millis(remaining).max(1)).ignore();
-        let _: Option<()> = self.run_for_call(&command).await;
+        let _: Option<()> = self.run_for_call("PSETEX", &command).await;
     }
 
     pub(super) async fn remove(&self, key: &CacheKey) {
         let mut command = redis::pipe();
         command.del(entry_name(key)).ignore();
-        let _: Option<()> = self.run_for_call(&command).await;
+        let _: Option<()> = self.run_for_call("DEL", &command).await;
     }
 
     /// The generations of all tags. `None`: Redis gave no reply.
@@ -135,12 +137,19 @@ impl RedisStore {
     }
 
     /// Runs a command that a call waits for. After a timeout, calls skip Redis for a while.
-    async fn run_for_call<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+    async fn run_for_call<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &Pipeline,
+    ) -> Option<T> {
         if self.paused_until.load().as_ref().is_some_and(|until| Instant::now() < **until) {
             return None;
         }
         let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
-        match self.query(command, timeout).await? {
+        let span = trace::redis_span(operation);
+        let reply = self.query(command, timeout).instrument(span.clone()).await?;
+        trace::end_with(&span, reply.as_ref().err().map(RedisUnavailable::word));
+        match reply {
             Ok(reply) => Some(reply),
             Err(error) => {
                 if matches!(error, RedisUnavailable::Timeout(_)) {

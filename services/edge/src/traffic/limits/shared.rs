@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_runtime::{Redis, RedisConnection, RedisUnavailable, backoff::ReconnectDelays};
+use drawbridge_runtime::{
+    Redis, RedisConnection, RedisUnavailable, backoff::ReconnectDelays, trace,
+};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 use secrecy::SecretString;
+use tracing::Instrument as _;
 
 use self::batch::Batcher;
 use super::{gcra::BucketStatus, limit::Charge};
@@ -78,7 +81,11 @@ impl SharedBuckets {
         // Only the batcher detects that Redis is unavailable. A request may time out because it
         // waits for earlier batches, which does not mean that the connection failed.
         let taking = batcher.take(&connection, charges, timeout);
-        RedisConnection::wait_for_reply(BATCHES_WAITED_MAX * timeout, taking).await.ok()
+        let span = trace::redis_span("EVALSHA");
+        let waiting = RedisConnection::wait_for_reply(BATCHES_WAITED_MAX * timeout, taking);
+        let reply = waiting.instrument(span.clone()).await;
+        trace::end_with(&span, reply.as_ref().err().map(RedisUnavailable::word));
+        reply.ok()
     }
 }
 

@@ -38,7 +38,7 @@ const WINDOW: Duration = Duration::from_millis(50);
 /// How many requests of one principal may be in progress, if the replica admits that many.
 const REQUESTS_OF_PRINCIPAL_MIN: usize = 16;
 /// The name of the only queue.
-const QUEUE: &str = "";
+const QUEUE: &str = "requests";
 /// How many accepted tokens are cached, and for how long after their last use.
 const ACCEPTED_MAX: u64 = 100_000;
 const ACCEPTED_FOR: Duration = Duration::from_secs(300);
@@ -49,7 +49,7 @@ pub(crate) struct AdmissionController {
     queue: Arc<FairQueue>,
     limit: Mutex<ConcurrencyLimit>,
     /// The principals of tokens that auth has accepted, by the hash of the token.
-    accepted: Cache<CallerHash, CallerHash>,
+    accepted: Cache<CallerHash, (CallerHash, Arc<Principal>)>,
 }
 
 /// The sender of a request, as far as this replica knows it without asking auth.
@@ -112,19 +112,24 @@ impl AdmissionController {
     /// Looks up the bearer of this token.
     pub(crate) fn bearer(&self, token: &SecretString) -> TokenBearer {
         let token = self.queue.hash(token.expose_secret());
-        TokenBearer { token, principal: self.accepted.get(&token) }
+        TokenBearer { token, principal: self.accepted.get(&token).map(|(caller, _)| caller) }
+    }
+
+    /// The principal of this bearer's token, if auth has accepted it.
+    pub(crate) fn principal(&self, bearer: &TokenBearer) -> Option<Arc<Principal>> {
+        self.accepted.get(&bearer.token).map(|(_, principal)| principal)
     }
 
     /// Records that auth has accepted the token for this principal.
     pub(crate) fn mark_authenticated(
         &self,
         bearer: &TokenBearer,
-        principal: &Principal,
+        principal: &Arc<Principal>,
     ) -> CallerHash {
-        let Principal { issuer, subject, tenant, .. } = principal;
-        let principal = self.queue.hash((issuer, subject, tenant));
-        self.accepted.insert(bearer.token, principal);
-        principal
+        let Principal { issuer, subject, tenant, .. } = &**principal;
+        let caller = self.queue.hash((issuer, subject, tenant));
+        self.accepted.insert(bearer.token, (caller, Arc::clone(principal)));
+        caller
     }
 
     /// Records that auth no longer accepts the token.
@@ -282,7 +287,7 @@ mod tests {
         for token in tokens {
             let principal =
                 Principal { subject: token.expose_secret().into(), ..Principal::default() };
-            controller.mark_authenticated(&controller.bearer(token), &principal);
+            controller.mark_authenticated(&controller.bearer(token), &principal.into());
         }
         controller
     }

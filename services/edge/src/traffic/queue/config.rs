@@ -53,14 +53,17 @@ fn count<const MIN: u64, const MAX: u64>(number: &Bounded<MIN, MAX>) -> usize {
 }
 
 impl QueueRules {
-    /// The rules of the config file. It may name only services of these namespaces.
+    /// The rules of the config file. It may name only services of these namespaces, or any.
     pub(crate) fn new(
         table: &ConcurrencyTable,
-        services: &BTreeSet<Namespace>,
+        services: Option<&BTreeSet<Namespace>>,
         mistakes: &mut Mistakes<'_>,
     ) -> Self {
-        let unknown = table.service.keys().filter(|name| !services.contains(name.as_str()));
-        for name in unknown.filter(|_| mistakes.is_complete("services")).collect::<Vec<_>>() {
+        let services = services.filter(|_| mistakes.is_complete("services"));
+        let is_unknown = |name: &str| services.filter(|services| !services.contains(name));
+        for (name, services) in
+            table.service.keys().filter_map(|name| Some((name, is_unknown(name)?)))
+        {
             let problem = format!("no service has the namespace {:?}", name.as_str());
             let suggested = closest(name, services.iter().map(Namespace::as_str));
             let help = suggested.map(|name| format!("did you mean `{name}`?"));
@@ -83,7 +86,7 @@ mod tests {
     fn read(text: &str) -> Result<QueueRules, String> {
         let services = ["code".parse().unwrap()].into();
         testdata::read(text, |file, mistakes| {
-            QueueRules::new(&file.concurrency, &services, mistakes)
+            QueueRules::new(&file.concurrency, Some(&services), mistakes)
         })
     }
 

@@ -15,6 +15,7 @@ use std::{
 
 use drawbridge_runtime::metric::{Counter, Gauge, Histogram};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, field::Empty};
 
 use self::waiting::Waiting;
 
@@ -173,6 +174,7 @@ impl FairQueue {
         queue: &str,
         caller: CallerHash,
     ) -> Result<Permit, Busy> {
+        let name = queue;
         let (waiting, timeout) = {
             let state = &mut *self.state();
             let queue = state.queue(queue, self.metrics);
@@ -184,7 +186,12 @@ impl FairQueue {
             let (id, granted, timeout) = state.enqueue(queue, caller);
             (Waiting { fair_queue: self, queue, caller, id, granted, is_over: false }, timeout)
         };
-        waiting.wait(timeout).await
+        let span = tracing::info_span!("queue", drawbridge.queue.name = name, error.type = Empty);
+        let permit = waiting.wait(timeout).instrument(span.clone()).await;
+        if permit.is_err() {
+            span.record("error.type", "timeout");
+        }
+        permit
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -30,14 +30,20 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A PostgreSQL for this test, with the service's schema. Any local process may log in as any user:
 /// the tests are about the users' permissions.
-struct Database {
+pub(super) struct Database {
     child: Child,
-    options: PgConnectOptions,
+    pub(super) options: PgConnectOptions,
     _folder: TempDir,
 }
 
 impl Database {
     async fn start() -> Self {
+        let database = Self::without_schema().await;
+        migrate(&database.options, "migrator", &"".into()).await.unwrap();
+        database
+    }
+
+    pub(super) async fn without_schema() -> Self {
         let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
         let is_root = Command::new("id").arg("-u").output().unwrap().stdout.trim_ascii() == b"0";
@@ -92,12 +98,11 @@ impl Database {
         owner.execute("CREATE ROLE vault CREATEROLE").await.unwrap();
         owner.execute(sqlx::AssertSqlSafe(ROLES.replace(":\"vault\"", "vault"))).await.unwrap();
         owner.execute("CREATE ROLE migrator LOGIN IN ROLE invoices_owner").await.unwrap();
-        migrate(&database.options, "migrator", &"".into()).await.unwrap();
         database
     }
 
     /// Runs an operation as a user created for one principal, while the session states another.
-    async fn run<W: StoreOperation>(
+    pub(super) async fn run<W: StoreOperation>(
         &self,
         user: &str,
         stated_principal: &str,
@@ -114,7 +119,7 @@ impl Database {
     }
 
     /// Creates a user with a name as Vault's, in a group role.
-    async fn user(&self, principal: &Principal, role: &str) -> String {
+    pub(super) async fn user(&self, principal: &Principal, role: &str) -> String {
         let digest = Sha256::digest(format!("drawbridge-{}", principal.as_str()));
         let digest = HEXLOWER.encode(&digest[..16]);
         let name = format!("v-{digest}-{role}-1");

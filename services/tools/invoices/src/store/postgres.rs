@@ -5,17 +5,9 @@
 //! hash of the principal, which the schema compares with the principal that the connection states
 //! (migrations/postgres).
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use drawbridge_sdk::{
-    Condition, Effect,
     credentials::{Credentials, DatabaseLease},
     transaction_token::Principal,
 };
@@ -26,7 +18,7 @@ use moka::{
 };
 use secrecy::ExposeSecret as _;
 use sqlx::{
-    AssertSqlSafe, PgExecutor, PgPool,
+    AssertSqlSafe, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -36,7 +28,10 @@ use tokio::{
 };
 
 use super::{
-    CallerContext, PostgresSettings, Scope, StoreError, StoreOperation, Transaction, migrate,
+    CallerContext, PostgresSettings, Scope, StoreError, StoreOperation, Transaction,
+    errors::is_user_lost,
+    migrate,
+    schema::{Observer, Schema, check_version},
 };
 
 /// The maximum number of connections per user.
@@ -47,8 +42,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// "Do you speak TLS?": its length and its code (PostgreSQL, Message Formats).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-/// The interval for rechecking a schema with the wrong version.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A PostgreSQL store.
 #[derive(Debug)]
@@ -57,9 +50,7 @@ pub(crate) struct PostgresStore {
     credentials: Credentials,
     /// The users by name.
     users: Cache<String, Arc<User>>,
-    /// Whether the schema has the required version, as far as callers' users have seen.
-    schema: Arc<Condition>,
-    is_rechecking: Arc<AtomicBool>,
+    schema: Arc<Schema>,
 }
 
 /// A database user with its connections.
@@ -73,9 +64,11 @@ struct User {
 impl PostgresStore {
     /// The database of `options`, with at most `settings.connections_max` connections.
     pub(crate) fn new(options: PgConnectOptions, settings: PostgresSettings) -> Self {
-        let schema = settings.readiness.condition("schema", Effect::Required);
-        // The first call checks it.
-        schema.set(Ok(()));
+        let observer = settings.has_own_login.then(|| Observer {
+            options: options.clone(),
+            credentials: settings.credentials.clone(),
+        });
+        let schema = Arc::new(Schema::new(&settings.readiness, observer));
         let users_max = (settings.connections_max / CONNECTIONS_PER_USER).max(1);
         let users = Cache::builder()
             .max_capacity(users_max.into())
@@ -87,13 +80,7 @@ impl PostgresStore {
                 std::future::ready(()).boxed()
             })
             .build();
-        Self {
-            options,
-            credentials: settings.credentials,
-            users,
-            schema: Arc::new(schema),
-            is_rechecking: Arc::default(),
-        }
+        Self { options, credentials: settings.credentials, users, schema }
     }
 
     /// Runs an operation as the caller's database user, and retries once with a new user if that
@@ -154,9 +141,9 @@ impl PostgresStore {
         // On the same connection: a just released one is not available yet, so another would be
         // opened.
         let check_result =
-            user.checked.get_or_try_init(|| check(&mut *transaction, &user.pool)).await;
+            user.checked.get_or_try_init(|| check_version(&mut *transaction, &user.pool)).await;
         if let Err(error) = check_result {
-            self.report_schema_mismatch(&error, user, lease);
+            self.schema.report(&error, &user.pool, lease);
             return Err(error);
         }
         let mut transaction = Transaction::Postgres(transaction);
@@ -198,46 +185,33 @@ impl PostgresStore {
     /// Checks that the server answers. It needs no user, because callers bring theirs: it sends an
     /// SSLRequest, which the server answers with one byte and does not log.
     pub(crate) fn probe(&self) -> impl Fn() -> BoxFuture<'static, io::Result<()>> + Send + use<> {
-        let (host, port) = (self.options.get_host().to_owned(), self.options.get_port());
-        let socket = self.options.get_socket().map(|it| it.join(format!(".s.PGSQL.{port}")));
+        let options = self.options.clone();
         move || {
-            let (host, socket) = (host.clone(), socket.clone());
-            Box::pin(async move {
-                match socket {
-                    #[cfg(unix)]
-                    Some(socket) => ask(tokio::net::UnixStream::connect(socket).await?).await,
-                    _ => ask(TcpStream::connect((host, port)).await?).await,
-                }
-            })
+            let options = options.clone();
+            Box::pin(async move { ask_server(&options).await })
         }
     }
 
-    /// Marks the service as not ready until a recheck finds the required schema version.
-    fn report_schema_mismatch(&self, error: &StoreError, user: &User, lease: &Arc<DatabaseLease>) {
-        if !matches!(error, StoreError::Schema { .. })
-            || self.is_rechecking.swap(true, Ordering::AcqRel)
-        {
-            return;
-        }
-        self.schema.set(Err(error.to_string()));
-        let (is_rechecking, schema) = (Arc::clone(&self.is_rechecking), Arc::clone(&self.schema));
-        let (pool, lease) = (user.pool.clone(), Arc::clone(lease));
-        tokio::spawn(async move {
-            // Without a usable lease the schema cannot be checked; the next call checks it.
-            while lease.is_usable()
-                && matches!(check(&pool, &pool).await, Err(StoreError::Schema { .. }))
-            {
-                tokio::time::sleep(RECHECK_INTERVAL).await;
-            }
-            is_rechecking.store(false, Ordering::Release);
-            schema.set(Ok(()));
-        });
+    /// Checks the version of the schema as the service itself, if it has a login, until it is
+    /// sufficient.
+    pub(crate) fn check_schema(&self) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.schema).check_at_start()
     }
 
     pub(super) async fn close(&self) {
         self.users.invalidate_all();
         self.users.run_pending_tasks().await;
         self.credentials.close().await;
+    }
+}
+
+/// Checks that the server of `options` answers, without a user.
+pub(super) async fn ask_server(options: &PgConnectOptions) -> io::Result<()> {
+    let (host, port) = (options.get_host(), options.get_port());
+    match options.get_socket().map(|folder| folder.join(format!(".s.PGSQL.{port}"))) {
+        #[cfg(unix)]
+        Some(socket) => ask(tokio::net::UnixStream::connect(socket).await?).await,
+        _ => ask(TcpStream::connect((host, port)).await?).await,
     }
 }
 
@@ -252,42 +226,4 @@ enum AttemptError {
     /// The user was revoked, or the connection broke.
     UserLost(sqlx::Error),
     Failed(StoreError),
-}
-
-/// Checks that the schema has the required version.
-async fn check(connection: impl PgExecutor<'_>, pool: &PgPool) -> Result<(), StoreError> {
-    let needed = migrate::required_version();
-    let query = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
-    let found: Option<i64> = match query.fetch_one(connection).await {
-        Ok(found) => found,
-        Err(error) if is_missing(&error) && !is_user_lost(&error, pool).await => None,
-        Err(error) => return Err(error.into()),
-    };
-    if found == Some(needed) { Ok(()) } else { Err(StoreError::Schema { found, needed }) }
-}
-
-/// `undefined_table`, `undefined_object` or `insufficient_privilege`: the errors of a user without
-/// roles.
-fn is_missing(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    matches!(code.as_deref(), Some("42P01" | "42704" | "42501"))
-}
-
-/// Whether an error means that the user was revoked or the connection broke.
-async fn is_user_lost(error: &sqlx::Error, pool: &PgPool) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolClosed => true,
-        sqlx::Error::Database(inner) => match inner.code().as_deref() {
-            // `invalid_authorization_specification`, `connection_exception`, and administrative
-            // shutdown below.
-            Some(code) if code.starts_with("28") || code.starts_with("08") => true,
-            Some("57P01" | "57P02") => true,
-            // A dropped user retains the connection but loses the roles.
-            _ if is_missing(error) => {
-                sqlx::query("SELECT session_user::text").execute(pool).await.is_err()
-            }
-            _ => false,
-        },
-        _ => false,
-    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use backon::Retryable as _;
-use drawbridge_sdk::{CallContext, REQUEST_ID, backoff};
+use drawbridge_sdk::{CallContext, REQUEST_ID, backoff, trace};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use moka::sync::Cache;
@@ -18,7 +18,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tracing::{Instrument as _, field::Empty};
+use tracing::{Instrument as _, Span, field::Empty};
 use url::Url;
 
 use super::BaseUrl;
@@ -160,7 +160,8 @@ impl Client {
         context: &CallContext,
         api_request: &ApiRequest<'_>,
     ) -> Result<T, TicketError> {
-        instrumented(api_request.operation, async {
+        let span = exchange_span(access, api_request);
+        instrumented(api_request.operation, span, async {
             let remaining = context.remaining();
             let response_body = timeout(
                 remaining.min(EXCHANGE_TIMEOUT),
@@ -202,7 +203,11 @@ impl Client {
             .header(header::AUTHORIZATION, access.header.clone())
             .header(header::ACCEPT, "application/json")
             .header(REQUEST_ID, context.request_id.header());
-        let response = request.send().await.map_err(connection_error)?;
+        let mut trace_context = HeaderMap::new();
+        trace::inject(&mut trace_context);
+        let sending = request.headers(trace_context).send();
+        let response = sending.await.map_err(connection_error)?;
+        Span::current().record("http.response.status_code", response.status().as_u16());
         check_head(response.status(), response.headers())?;
         read_body(response).await
     }
@@ -270,18 +275,30 @@ async fn read_body(mut response: Response) -> Result<Vec<u8>, TicketError> {
     Ok(read_body)
 }
 
-/// Runs one exchange in a span, and records its metrics.
-async fn instrumented<T>(
-    operation: &'static str,
-    work: impl Future<Output = Result<T, TicketError>>,
-) -> Result<T, TicketError> {
-    let span = tracing::info_span!(
+/// The span of one exchange, by OpenTelemetry's conventions for HTTP: without the path, which names
+/// what the caller looks at.
+fn exchange_span(access: &Access, api_request: &ApiRequest<'_>) -> Span {
+    let method = if api_request.read_body.is_some() { "POST" } else { "GET" };
+    let url = access.url.endpoint(&[]);
+    tracing::info_span!(
         "helpdesk",
-        otel.name = format!("helpdesk {operation}"),
+        otel.name = format!("{method} {}", api_request.operation),
         otel.kind = "client",
         otel.status_code = Empty,
+        http.request.method = method,
+        http.response.status_code = Empty,
+        server.address = url.host_str(),
+        server.port = url.port_or_known_default(),
         error.type = Empty,
-    );
+    )
+}
+
+/// Runs one exchange in its span, and records its metrics.
+async fn instrumented<T>(
+    operation: &'static str,
+    span: Span,
+    work: impl Future<Output = Result<T, TicketError>>,
+) -> Result<T, TicketError> {
     let started = Instant::now();
     let result = work.instrument(span.clone()).await;
     let outcome = result.as_ref().err().map_or("ok", TicketError::metric_label);

@@ -106,7 +106,12 @@ async fn the_ingress_accepts_tls_1_2_and_1_3_and_rejects_plaintext() {
     let answer = http.get(&url).send().await.expect("an answer");
     assert_eq!(answer.status(), http::StatusCode::UNAUTHORIZED);
     assert!(reqwest::get(edge.url.clone()).await.is_err());
-    wait_for_admin(&edge, "/metrics", "\ntls_certificate_expiry_timestamp_seconds ").await;
+    wait_for_admin(
+        &edge,
+        "/metrics",
+        "\ncertificate_expiry_timestamp_seconds{certificate=\"server\"} ",
+    )
+    .await;
 }
 
 #[tokio::test]
