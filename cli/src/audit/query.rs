@@ -14,7 +14,7 @@ use crate::table;
 /// Which records.
 #[derive(Clone, Debug, clap::Args)]
 struct Filters {
-    /// Only since this time, such as `2026-11-30T09:00:00Z`, or for so long, such as `2h`.
+    /// Only since this time, such as `2026-11-30T09:00:00Z`, or this long ago, such as `2h`.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Timestamp>,
 

@@ -128,7 +128,7 @@ fn judge(info: &HashMap<&str, &str>, findings: &mut Vec<Finding>) {
     if get("rdb_last_bgsave_status") == "err" || get("aof_last_write_status") == "err" {
         findings.push(Finding::failed(
             "its last write to disk failed",
-            "make room on its disk, and see its log",
+            "free space on its disk, and see its log",
         ));
     }
 }

@@ -37,8 +37,9 @@ async fn auth_scales_from_one_to_five_to_two_without_unknown_keys_or_stale_allow
     print(&format!("auth 5 to 2 in {:.1} s: {}", seconds(began), report.since(began)));
     print(&format!("auth 1 to 5 to 2: {report}"));
     world.assert_safe(&report);
-    // A single replica of auth that starves on a busy machine takes all edges out.
-    World::assert_only_cut(&report);
+    // A single replica of auth that starves on a busy machine is a retryable error.
+    let failed = report.failed();
+    assert!(failed.is_empty(), "{}", failed.problems());
     assert!(stale.is_empty(), "{stale:#?}");
     world.assert_keys_known();
 }
