@@ -54,8 +54,8 @@ struct Stored {
     history: Vec<(usize, String)>,
     /// Watches cannot begin before this version.
     oldest: usize,
-    /// Watches that began before it have ended.
-    generation: usize,
+    /// The version up to which the watches of each generation were served, before they ended.
+    ends: Vec<usize>,
     requests: Vec<String>,
     behaviour: Behaviour,
 }
@@ -179,9 +179,10 @@ impl TestApiServer {
         self.shared.lock().version
     }
 
-    /// Ends the watches that run, as the server does after `timeoutSeconds`.
+    /// Ends the watches that run once they have served every change before, as the server does
+    /// after `timeoutSeconds`.
     pub(super) fn end_watches(&self) {
-        self.shared.change(|stored| stored.generation += 1);
+        self.shared.change(|stored| stored.ends.push(stored.version));
     }
 
     /// Ends the watches and makes changes that later ones cannot begin before.
@@ -250,7 +251,7 @@ async fn serve(
             json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": message });
         return format!("{}\n", json!({ "type": "ERROR", "object": object })).into_response();
     }
-    let generation = stored.generation;
+    let generation = stored.ends.len();
     drop(stored);
     Body::from_stream(messages(shared, version, generation)).into_response()
 }
@@ -272,15 +273,17 @@ fn messages(
         loop {
             {
                 let mut stored = shared.lock();
-                let next = stored.history.iter().find(|(at, _)| *at > version).cloned();
-                if let Some((at, message)) = next.filter(|_| stored.generation == generation) {
+                let end = stored.ends.get(generation).copied();
+                let is_due = |at: usize| at > version && end.is_none_or(|end| at <= end);
+                let next = stored.history.iter().find(|(at, _)| is_due(*at)).cloned();
+                if let Some((at, message)) = next {
                     let is_cut = std::mem::take(&mut stored.behaviour.are_messages_cut);
-                    let end = if is_cut { message.len() / 2 } else { message.len() };
-                    let message = Bytes::from(message).slice(..end);
+                    let length = if is_cut { message.len() / 2 } else { message.len() };
+                    let message = Bytes::from(message).slice(..length);
                     drop(stored);
                     return Some((Ok(message), (shared, changed, at, is_cut)));
                 }
-                if stored.generation != generation {
+                if end.is_some() {
                     return None;
                 }
             }
