@@ -46,6 +46,7 @@ mod names;
 mod operation;
 mod problem;
 mod replay;
+mod schema;
 mod source;
 mod status;
 mod store;
@@ -66,7 +67,7 @@ const DENYING: &str = "-expired";
 #[derive(Debug)]
 pub struct Policies {
     revision: String,
-    schema: Schema,
+    schema: Arc<Schema>,
     catalog: Catalog,
     members: Memberships,
     index: PolicyIndex,
@@ -88,7 +89,7 @@ impl Policies {
     fn denying(&self) -> Self {
         Self {
             revision: format!("{}{DENYING}", self.revision),
-            schema: self.schema.clone(),
+            schema: Arc::clone(&self.schema),
             catalog: Catalog::default(),
             members: Memberships::default(),
             index: PolicyIndex::default(),
@@ -148,7 +149,7 @@ impl Policies {
             return DecisionOutcome::NotPermitted.into();
         }
         let partial = caller.partial_decisions[number].get_or_init(|| {
-            let partial = self.decide_partially(&caller, item);
+            let partial = self.decide_partially(&caller, number, item);
             Box::new(partial.unwrap_or_else(|without_arguments| PartialDecision {
                 without_arguments,
                 contextual: None,
@@ -225,13 +226,14 @@ impl Policies {
     fn decide_partially(
         &self,
         caller: &PolicyCaller,
+        number: usize,
         item: &Item,
     ) -> Result<PartialDecision, PolicyDecision> {
         let entities = entities(caller, item)?;
         // No policy that is evaluated here reads the context.
         let request = request(caller, item, Context::empty())?;
         let (mut verdicts, mut buckets) = (Vec::new(), Vec::new());
-        for number in self.index.slice(&item.groups, &caller.scope_keys) {
+        for number in self.index.slice(self.catalog.groups(number), &caller.scope_keys) {
             let bucket = self.index.bucket(number);
             bucket.static_policies.evaluate(&request, &entities, &mut verdicts);
             if !bucket.contextual_policies.is_empty() {

@@ -50,10 +50,16 @@ impl Folder {
 
     /// Edits one policy.
     pub(crate) fn edit(&self) {
-        let path = self.folder.path().join("all.cedar");
-        let text = fs::read_to_string(&path).expect("the policies");
-        fs::write(path, text.replacen("client-never", "client-nowhere", 1)).expect("the policies");
+        replace(self.path(), "all.cedar", "client-never", "client-nowhere");
     }
+}
+
+/// Replaces the first occurrence of a text in a file of a folder.
+pub(crate) fn replace(folder: &Path, file: &str, text: &str, with: &str) {
+    let path = folder.join(file);
+    let before = fs::read_to_string(&path).expect("the file");
+    assert!(before.contains(text), "{file} has no {text}");
+    fs::write(path, before.replacen(text, with, 1)).expect("the file");
 }
 
 fn catalog(tools: usize) -> (String, String) {

@@ -14,6 +14,7 @@
 
 use std::{
     hint::black_box,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,9 +29,10 @@ use drawbridge_runtime::Readiness;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::folder::Folder;
+use crate::{folder::Folder, foreign::Foreign};
 
 mod folder;
+mod foreign;
 
 const POLICIES: [usize; 4] = [10, 100, 1_000, 10_000];
 /// The number of tools in the decisions.
@@ -46,14 +48,17 @@ fn main() {
     let as_json = std::env::args().any(|arg| arg == "--json");
     let decisions: Vec<_> = POLICIES.into_iter().map(Decisions::measure).collect();
     let lists: Vec<_> = LISTS.into_iter().map(Lists::measure).collect();
+    let foreign = Foreign::measure();
     if as_json {
         let report = json!({
             "decisions": decisions.iter().map(Decisions::json).collect::<Vec<_>>(),
             "lists": lists.iter().map(Lists::json).collect::<Vec<_>>(),
+            "foreign_tools": foreign.json(),
         });
         println!("{report:#}");
     } else {
         print(&decisions, &lists);
+        foreign.print();
     }
 }
 
@@ -128,7 +133,7 @@ impl Decisions {
         Self {
             policies,
             load_ms,
-            edit_ms: edit(&folder),
+            edit_ms: edit(folder.path(), || folder.edit()),
             flat: time(|| {
                 black_box(loaded.decide_flat(&known, Kind::CallTool, &quiet, arguments));
             }),
@@ -154,19 +159,19 @@ impl Decisions {
     }
 }
 
-/// The milliseconds from an edit of one policy until it takes effect.
-fn edit(folder: &Folder) -> f64 {
+/// The milliseconds from an edit of a folder until it takes effect.
+fn edit(folder: &Path, edit: impl FnOnce()) -> f64 {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let store = Arc::new(PolicyStore::open(folder.path()).expect("policies"));
+        let store = Arc::new(PolicyStore::open(folder).expect("policies"));
         let mut changes = store.subscribe();
         let stopping = CancellationToken::new();
         let audit = AuditLog::off().expect("random bytes");
         tokio::spawn(store.follow(audit, Readiness::default(), stopping.clone()));
         // Wait for the first poll of the files.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        folder.edit();
+        edit();
         let started = Instant::now();
         changes.changed().await.expect("a change");
         stopping.cancel();

@@ -1,6 +1,9 @@
 //! The policy catalog: the tools, resources and prompts locked in `catalog/`.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use cedar_policy::{Entities, Entity, EntityUid, EvalResult, Schema};
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
@@ -36,8 +39,8 @@ pub(super) struct Item {
     pub(super) entities: Entities,
     /// Principal types to which its action applies.
     pub(super) principal_types: Vec<String>,
-    /// The index groups of its action and itself.
-    pub(super) groups: Vec<usize>,
+    /// The scope keys of its action, and its own.
+    scope_keys: (Vec<ScopeKey>, Vec<ScopeKey>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,30 +94,49 @@ impl Item {
     }
 }
 
-/// All items.
+/// All items, for the policies of an index.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    items: Vec<Item>,
+    items: Arc<Items>,
+    /// The index groups of each item.
+    groups: Vec<Vec<usize>>,
+}
+
+/// All items, whatever the policies are.
+#[derive(Debug, Default)]
+pub(super) struct Items {
+    all: Vec<Item>,
     by_name: HashMap<ItemKind, HashMap<String, usize>>,
     by_rpc: HashMap<String, usize>,
 }
 
 impl Catalog {
+    pub(super) fn new(items: Arc<Items>, index: &PolicyIndex) -> Self {
+        let groups = |item: &Item| index.groups(&item.scope_keys.0, &item.scope_keys.1);
+        let groups = items.all.iter().map(groups).collect();
+        Self { items, groups }
+    }
+
     pub(super) fn items(&self) -> &[Item] {
-        &self.items
+        &self.items.all
+    }
+
+    /// The index groups of the item with a number.
+    pub(super) fn groups(&self, number: usize) -> &[usize] {
+        &self.groups[number]
     }
 
     /// The item of an RPC.
     pub(super) fn find_rpc(&self, rpc: &str) -> Option<&Item> {
-        self.by_rpc.get(rpc).map(|index| &self.items[*index])
+        self.items.by_rpc.get(rpc).map(|index| &self.items()[*index])
     }
 
     /// The wanted item and its number. The RPC that the edge names for the item must match the
     /// catalog.
     pub(super) fn find(&self, kind: Kind, wanted: &pb::CatalogItem) -> Option<(usize, &Item)> {
         let of_kind = |kind| {
-            let index = *self.by_name.get(&kind)?.get(&wanted.name)?;
-            Some((index, &self.items[index]))
+            let index = *self.items.by_name.get(&kind)?.get(&wanted.name)?;
+            Some((index, &self.items()[index]))
         };
         let found = match kind {
             Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
@@ -131,19 +153,26 @@ impl Catalog {
         };
         found.filter(|(_, item)| item.service == wanted.service)
     }
+}
 
+impl Items {
     /// Reads the catalog's files.
-    pub(super) fn load(
-        sources: &[PolicySource],
-        schema: &Schema,
-        index: &PolicyIndex,
-    ) -> Result<Self, Vec<Problem>> {
+    pub(super) fn load(sources: &[PolicySource], schema: &Schema) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
+        // At once: Cedar takes time for each call, in proportion to the schema.
         let mut entities = Entities::empty();
-        for source in sources {
-            match entities.clone().add_entities_from_json_str(&source.text, Some(schema)) {
-                Ok(all) => entities = all,
-                Err(error) => problems.push(invalid_entity(source, schema, &error)),
+        match joined(sources)
+            .map(|text| entities.clone().add_entities_from_json_str(&text, Some(schema)))
+        {
+            Some(Ok(all)) => entities = all,
+            // To find the file.
+            Some(Err(_)) | None => {
+                for source in sources {
+                    match entities.clone().add_entities_from_json_str(&source.text, Some(schema)) {
+                        Ok(all) => entities = all,
+                        Err(error) => problems.push(invalid_entity(source, schema, &error)),
+                    }
+                }
             }
         }
         if !problems.is_empty() {
@@ -154,7 +183,7 @@ impl Catalog {
         let actions = schema.action_entities().map_err(|error| {
             vec![Problem::error(folder, format!("the schema's actions are invalid: {error}"))]
         })?;
-        let mut catalog = Self::default();
+        let (mut all, mut shared) = (Self::default(), HashMap::new());
         for entity in entities.iter() {
             let type_name = entity.uid().type_name().to_string();
             let Some(kind) = ItemKind::ALL.into_iter().find(|kind| kind.type_name() == type_name)
@@ -162,20 +191,30 @@ impl Catalog {
                 continue;
             };
             let name = entity.uid().id().unescaped().to_owned();
-            match item(kind, entity, &name, &entities, &actions, schema, index) {
-                Ok(item) => catalog.add(item),
+            match item(kind, entity, &name, &entities, &actions, &mut shared, schema) {
+                Ok(item) => all.add(item),
                 Err(what) => problems.push(invalid_item(sources, folder, &type_name, &name, what)),
             }
         }
-        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+        if problems.is_empty() { Ok(all) } else { Err(problems) }
     }
 
     fn add(&mut self, item: Item) {
-        let index = self.items.len();
+        let index = self.all.len();
         self.by_name.entry(item.kind).or_default().insert(item.name.clone(), index);
         self.by_rpc.insert(item.rpc.clone(), index);
-        self.items.push(item);
+        self.all.push(item);
     }
+}
+
+/// The entities of all files as one text. `None`: a file has no list.
+fn joined(sources: &[PolicySource]) -> Option<String> {
+    let mut all: Vec<&RawValue> = Vec::new();
+    for source in sources {
+        let entities: Vec<&RawValue> = serde_json::from_str(&source.text).ok()?;
+        all.extend(entities);
+    }
+    serde_json::to_string(&all).ok()
 }
 
 /// Locates the entity that Cedar rejects: its errors have no position.
@@ -215,14 +254,25 @@ fn invalid_item(
     }
 }
 
+/// The ancestors of an item, and of its action. Items with the same share these entities.
+type SharedKey = (Vec<EntityUid>, Vec<EntityUid>);
+
+const MISMATCH: &str = "does not match its service and action";
+
+fn sorted(uids: &[&EntityUid]) -> Vec<EntityUid> {
+    let mut uids: Vec<_> = uids.iter().copied().cloned().collect();
+    uids.sort_unstable();
+    uids
+}
+
 fn item(
     kind: ItemKind,
     entity: &Entity,
     name: &str,
     entities: &Entities,
     actions: &Entities,
+    shared: &mut HashMap<SharedKey, Entities>,
     schema: &Schema,
-    index: &PolicyIndex,
 ) -> Result<Item, &'static str> {
     let uid_of_item = entity.uid();
     let rpc = text(entity, "rpc").ok_or("has no rpc")?;
@@ -234,15 +284,21 @@ fn item(
     let action = uid("Action", name);
     let known = actions.get(&action).ok_or("has no action with its name in a schema")?;
     let above: Vec<_> = actions.ancestors(&action).into_iter().flatten().collect();
-    let mut own = vec![entity.clone(), known.clone()];
-    for ancestor in &ancestors {
-        let found =
-            entities.get(ancestor).ok_or("belongs to a service that is not in the catalog")?;
-        own.push(found.clone());
-    }
-    own.extend(above.iter().filter_map(|uid| actions.get(uid)).cloned());
-    let own =
-        Entities::from_entities(own, None).map_err(|_| "does not match its service and action")?;
+    let key = (sorted(&ancestors), sorted(&above));
+    let own = match shared.entry(key) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            let mut own = Vec::new();
+            for ancestor in &ancestors {
+                let found = entities.get(ancestor);
+                own.push(found.ok_or("belongs to a service that is not in the catalog")?.clone());
+            }
+            own.extend(above.iter().filter_map(|uid| actions.get(uid)).cloned());
+            entry.insert(Entities::from_entities(own, None).map_err(|_| MISMATCH)?)
+        }
+    };
+    let own = own.clone().add_entities([entity.clone(), known.clone()], None);
+    let own = own.map_err(|_| MISMATCH)?;
     let principal_types = schema.principals_for_action(&action).into_iter().flatten();
     Ok(Item {
         kind,
@@ -255,9 +311,9 @@ fn item(
         scopes: texts(entity, "scopes"),
         entities: own,
         principal_types: principal_types.map(ToString::to_string).collect(),
-        groups: index.groups(
-            &ScopeKey::all_of(&action, above),
-            &ScopeKey::all_of(&uid_of_item, ancestors.iter().copied()),
+        scope_keys: (
+            ScopeKey::all_of(&action, above),
+            ScopeKey::all_of(&uid_of_item, ancestors.iter().copied()),
         ),
         action,
         uid: uid_of_item,

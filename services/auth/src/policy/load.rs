@@ -6,20 +6,20 @@ use std::{
     sync::Arc,
 };
 
-use cedar_policy::{Entities, Schema, SchemaFragment};
+use cedar_policy::{Entities, Schema};
 use drawbridge_proto::auth::v1 as pb;
-use miette::Diagnostic;
 use moka::sync::Cache;
 
 use super::{
     PARTIAL_DECISIONS_IDLE, PARTIAL_DECISIONS_MAX, Policies,
     caller::PolicyCaller,
-    catalog::Catalog,
+    catalog::{Catalog, Items},
     check::PolicyChecker,
     evaluate::PolicySets,
     index::PolicyIndex,
     members::{Memberships, source_chain},
     problem::{PolicyError, Problem, Severity},
+    schema::KnownSchema,
     source::{ParsedPolicy, PolicySource, PolicySources, parse},
 };
 use crate::Identity;
@@ -29,7 +29,17 @@ use crate::Identity;
 pub(super) struct Loader {
     /// The files as last parsed.
     parsed: HashMap<PathBuf, (String, Vec<ParsedPolicy>)>,
+    schema: KnownSchema,
     checker: PolicyChecker,
+    catalog: Option<KnownCatalog>,
+}
+
+/// The catalog as last read.
+#[derive(Debug)]
+struct KnownCatalog {
+    sources: Vec<PolicySource>,
+    schema: Arc<Schema>,
+    items: Arc<Items>,
 }
 
 /// Valid policies with their warnings.
@@ -43,7 +53,7 @@ impl Loader {
     /// Builds policies from files.
     pub(super) fn load(&mut self, sources: &PolicySources) -> Result<Loaded, PolicyError> {
         let mut problems = Vec::new();
-        let schema = load_schema(&sources.schemas);
+        let schema = self.schema.load(&sources.schemas);
         let mut policies = self.parse(&sources.policies, &mut problems);
         let schema = match schema {
             Ok(schema) => schema,
@@ -53,11 +63,12 @@ impl Loader {
             }
         };
         problems.extend(duplicate_ids(&policies, &sources.policies));
-        self.checker.use_schema(&sources.schemas);
+        self.checker.use_schema(&self.schema);
         problems.extend(self.checker.check(&schema, &sources.policies, &mut policies));
 
         let index = PolicyIndex::new(&policies);
-        let catalog = or_problems(Catalog::load(&sources.catalog, &schema, &index), &mut problems);
+        let items = or_problems(self.items(&sources.catalog, &schema), &mut problems);
+        let catalog = Catalog::new(items, &index);
         let members = or_problems(Memberships::load(&sources.members, &schema), &mut problems);
         if let Err(message) = check_principals(&schema) {
             let path =
@@ -72,6 +83,24 @@ impl Loader {
         let policies =
             Policies::new(sources.revision(), schema, catalog, members, index, &policies);
         Ok(Loaded { policies, warnings })
+    }
+
+    /// The items of the catalog.
+    fn items(
+        &mut self,
+        sources: &[PolicySource],
+        schema: &Arc<Schema>,
+    ) -> Result<Arc<Items>, Vec<Problem>> {
+        let known = self.catalog.as_ref();
+        let is_same =
+            |known: &&KnownCatalog| known.sources == sources && Arc::ptr_eq(&known.schema, schema);
+        if let Some(known) = known.filter(is_same) {
+            return Ok(Arc::clone(&known.items));
+        }
+        let items = Arc::new(Items::load(sources, schema)?);
+        let (sources, schema) = (sources.to_vec(), Arc::clone(schema));
+        self.catalog = Some(KnownCatalog { sources, schema, items: Arc::clone(&items) });
+        Ok(items)
     }
 
     fn parse(
@@ -119,32 +148,6 @@ fn duplicate_ids(policies: &[ParsedPolicy], sources: &[PolicySource]) -> Vec<Pro
     problems
 }
 
-fn load_schema(sources: &[PolicySource]) -> Result<Schema, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut fragments = Vec::new();
-    for PolicySource { path, text } in sources {
-        match SchemaFragment::from_cedarschema_str(text) {
-            Ok((fragment, warnings)) => {
-                for warning in warnings {
-                    tracing::warn!(path = %path.display(), %warning, "schema");
-                }
-                fragments.push(fragment);
-            }
-            Err(error) => problems.push(Problem::from_cedar(path, text, &error)),
-        }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    Schema::from_schema_fragments(fragments).map_err(|error| {
-        let path = sources.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
-        let mut problem =
-            Problem::error(path, format!("the schemas contradict one another: {error}"));
-        problem.help = error.help().map(|help| help.to_string());
-        vec![problem]
-    })
-}
-
 fn or_problems<T: Default>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> T {
     result.unwrap_or_else(|invalid| {
         problems.extend(invalid);
@@ -189,7 +192,7 @@ impl Policies {
     /// Combines checked parts.
     fn new(
         revision: String,
-        schema: Schema,
+        schema: Arc<Schema>,
         catalog: Catalog,
         members: Memberships,
         index: PolicyIndex,

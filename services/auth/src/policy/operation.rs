@@ -43,7 +43,7 @@ impl Policies {
             .map_err(|error| failed("resource", &error))?;
         let principal = caller.entity.uid();
         let request =
-            Request::new(principal, action, resource, Context::empty(), Some(&self.schema))
+            Request::new(principal, action, resource, Context::empty(), Some(&*self.schema))
                 .map_err(|error| failed("request", &error))?;
         let entities = Entities::from_entities([caller.entity.clone(), named], None)
             .map_err(|error| failed("entities", &error))?;

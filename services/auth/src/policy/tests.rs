@@ -8,6 +8,7 @@ mod equivalence;
 mod memberships;
 mod operations;
 mod reload;
+mod slices;
 
 const SCHEMA: &str = include_str!("../../../../policies/mcp.cedarschema");
 const CODE_SCHEMA: &str = include_str!("../../../../policies/catalog/code.cedarschema");

@@ -3,12 +3,14 @@
 //! For Cedar they are strings. `drawbridge policy schema` writes the values as annotations of the
 //! fields.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
-use cedar_policy::SchemaFragment;
 use serde_json::Value;
 
-use super::{source::PolicySource, suggest};
+use super::suggest;
 
 /// Annotates a field of the schema with the names of its enum's values, separated by spaces.
 pub const VALUES_ANNOTATION: &str = "enum_values";
@@ -45,15 +47,9 @@ pub(super) struct EnumMismatch {
 }
 
 impl EnumValues {
-    pub(super) fn from_schemas(schemas: &[PolicySource]) -> Self {
+    pub(super) fn from_fragments(fragments: impl Iterator<Item = Value>) -> Self {
         let mut values = Self::default();
-        for source in schemas {
-            // Errors in schemas are reported elsewhere.
-            let fragment = SchemaFragment::from_cedarschema_str(&source.text).ok();
-            let Some(json) = fragment.and_then(|(fragment, _)| fragment.to_json_value().ok())
-            else {
-                continue;
-            };
+        for json in fragments {
             for (name, action) in json[""]["actions"].as_object().into_iter().flatten() {
                 let mut fields = Fields::new();
                 collect(&action["appliesTo"]["context"], &mut Vec::new(), &mut fields);
@@ -69,7 +65,8 @@ impl EnumValues {
     /// The strings of a policy, in its JSON form, that never match the fields they are compared
     /// with.
     pub(super) fn mismatches(&self, policy: &Value) -> Vec<EnumMismatch> {
-        let actions = self.actions_of(&policy["action"]);
+        // Few policies compare arguments with texts.
+        let actions = LazyCell::new(|| self.actions_of(&policy["action"]));
         let mut mismatches = Vec::new();
         for condition in policy["conditions"].as_array().into_iter().flatten() {
             walk(&condition["body"], &mut |path, text| {

@@ -221,17 +221,18 @@ impl PolicyWorkspace {
     ) -> Vec<Explained> {
         let policies = &self.policies;
         let index = &policies.index;
-        let Some((_, item)) = policies.catalog.find(*kind, wanted) else { return Vec::new() };
+        let Some((number, item)) = policies.catalog.find(*kind, wanted) else { return Vec::new() };
         let Ok(caller) = PolicyCaller::new(identity, &policies.members, index, 0) else {
             return Vec::new();
         };
         let Ok(verdicts) = policies.evaluate_all(&caller, item, arguments) else {
             return Vec::new();
         };
+        let groups = policies.catalog.groups(number);
         let ids_of = |bucket: usize| index.bucket(bucket).ids();
         let for_caller: BTreeSet<_> =
-            index.slice(&item.groups, &caller.scope_keys).flat_map(ids_of).collect();
-        let all: BTreeSet<_> = index.all(&item.groups).flat_map(ids_of).collect();
+            index.slice(groups, &caller.scope_keys).flat_map(ids_of).collect();
+        let all: BTreeSet<_> = index.all(groups).flat_map(ids_of).collect();
         let contribution = |id: &str| {
             let made = verdicts.iter().find(|made| AsRef::<str>::as_ref(&made.policy) == id);
             match made.map(|made| &made.verdict) {
