@@ -34,7 +34,7 @@ mod revocation;
 
 /// The maximum number of items in one list.
 const ITEMS_MAX: usize = 10_000;
-/// After how many items of a list other tasks may run.
+/// After how many evaluated items of a list other tasks may run.
 const ITEMS_PER_YIELD: usize = 16;
 
 pub(crate) struct Api {
@@ -102,6 +102,8 @@ impl AuthService for Api {
         if request.items.len() > ITEMS_MAX {
             return Err(Status::invalid_argument(format!("at most {ITEMS_MAX} items")));
         }
+        // Read first: a later change makes the decisions stale.
+        let epoch = self.epochs.current();
         let network = ClientNetwork::parse(&request.client_address);
         let identified =
             self.identify(&self.client_tokens, &request.access_token, &request.resource, network);
@@ -115,8 +117,8 @@ impl AuthService for Api {
                 })
             }
             Ok(token) => {
-                let visible = self.filter(&token.identity, kind, request.items).await;
-                filter_catalog_response::Outcome::Visible(visible)
+                let visible = self.filter(&token, kind, request.items).await;
+                filter_catalog_response::Outcome::Visible(pb::Visible { epoch, ..visible })
             }
         };
         Ok(Response::new(pb::FilterCatalogResponse { outcome: Some(outcome) }))
@@ -254,18 +256,18 @@ impl Api {
         // Hide an item that no arguments could allow: the caller must not learn that it exists.
         let denied = |identity: &Identity, decision| {
             let conditional = arguments.map(|_| policies.decide(identity, kind, &item, None));
-            let hidden = !conditional.is_some_and(|decision| may_allow(&decision));
+            let hidden = !conditional.is_some_and(|decision| may_allow(decision.outcome));
             let denied = pb::Denied { hidden, ..denied(identity, decision, &policies) };
             Ok(authorize_response::Outcome::Denied(denied))
         };
-        if !may_allow(&decision) {
+        if !may_allow(decision.outcome) {
             return denied(identity, decision);
         }
         if let Some(scopes) = missing_scopes {
             // A challenge asks a person to grant more scopes. Omit it where they would change
             // nothing.
             let granted = policies.decide(&with_scopes(identity, &scopes), kind, &item, arguments);
-            if !may_allow(&granted) {
+            if !may_allow(granted.outcome) {
                 return denied(identity, granted);
             }
             let principal = Some(principal(identity));
@@ -308,26 +310,31 @@ impl Api {
 
     async fn filter(
         &self,
-        identity: &Identity,
+        token: &AccessToken,
         kind: Kind,
         items: Vec<pb::CatalogItem>,
     ) -> pb::Visible {
         let policies = self.policies.load();
-        let mut names = Vec::new();
-        for (number, item) in items.into_iter().enumerate() {
-            // A long list for a caller without a cached decision takes a while; let other tasks
-            // run.
-            if number % ITEMS_PER_YIELD == ITEMS_PER_YIELD - 1 {
-                tokio::task::yield_now().await;
+        let filter = policies.filter(&token.identity, kind);
+        let (mut names, mut evaluated) = (Vec::with_capacity(items.len()), 0);
+        for item in items {
+            // A long list for a caller without cached decisions takes a while; let other tasks run.
+            if !filter.is_cached(&item) {
+                evaluated += 1;
+                if evaluated % ITEMS_PER_YIELD == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
-            if may_allow(&policies.decide(identity, kind, &item, None)) {
+            if may_allow(filter.outcome(&item)) {
                 names.push(item.name);
             }
         }
         pb::Visible {
             names,
-            principal: Some(principal(identity)),
+            principal: Some(principal(&token.identity)),
             policy_revision: policies.revision().to_owned(),
+            reusable_for: Some(reusable_for(token)),
+            ..Default::default()
         }
     }
 
@@ -369,8 +376,8 @@ fn missing_scopes(
 }
 
 /// Whether policy allows the operation with these arguments or with some arguments.
-fn may_allow(decision: &PolicyDecision) -> bool {
-    matches!(decision.outcome, DecisionOutcome::Allow | DecisionOutcome::Conditional)
+fn may_allow(outcome: DecisionOutcome) -> bool {
+    matches!(outcome, DecisionOutcome::Allow | DecisionOutcome::Conditional)
 }
 
 /// The caller as if its token had these scopes too.

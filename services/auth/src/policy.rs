@@ -14,6 +14,7 @@ use self::{
     caller::{ContextualPart, PartialDecision, PolicyCaller},
     catalog::{Catalog, Item},
     evaluate::{PolicySets, PolicyVerdict, Verdict, combine},
+    filter::PolicyFilter,
     index::PolicyIndex,
     members::Memberships,
     source::PolicyMeta,
@@ -38,6 +39,7 @@ mod catalog;
 mod check;
 mod decision;
 mod evaluate;
+mod filter;
 mod index;
 mod lint;
 mod load;
@@ -148,13 +150,7 @@ impl Policies {
         if !item.is_for(&caller) {
             return DecisionOutcome::NotPermitted.into();
         }
-        let partial = caller.partial_decisions[number].get_or_init(|| {
-            let partial = self.decide_partially(&caller, number, item);
-            Box::new(partial.unwrap_or_else(|without_arguments| PartialDecision {
-                without_arguments,
-                contextual: None,
-            }))
-        });
+        let partial = self.partial_decision(&caller, number, item);
         let decision = match arguments {
             None => partial.without_arguments.clone(),
             Some(arguments) => self.decide_call(&caller, item, partial, arguments),
@@ -163,6 +159,27 @@ impl Policies {
             POLICY_ERRORS.get().increment(1);
         }
         decision
+    }
+
+    /// Decides on many items for one caller, each for all possible arguments.
+    pub(crate) fn filter(&self, identity: &Identity, kind: Kind) -> PolicyFilter<'_> {
+        PolicyFilter::new(self, identity, kind)
+    }
+
+    /// The part of a decision that is independent of the arguments. It is evaluated once.
+    fn partial_decision<'a>(
+        &self,
+        caller: &'a PolicyCaller,
+        number: usize,
+        item: &Item,
+    ) -> &'a PartialDecision {
+        caller.partial_decisions[number].get_or_init(|| {
+            let partial = self.decide_partially(caller, number, item);
+            Box::new(partial.unwrap_or_else(|without_arguments| PartialDecision {
+                without_arguments,
+                contextual: None,
+            }))
+        })
     }
 
     /// Like [`Self::decide`], but evaluates every policy without index and caches: the reference

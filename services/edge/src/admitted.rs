@@ -14,10 +14,10 @@ use crate::{
 };
 
 pub(crate) use self::{
-    cursor::{Cursor, PAGE_ITEMS_MAX},
+    cursor::{Cursor, PAGE_ITEMS_MAX, TOOL_PAGE_BYTES_MAX, TOOL_PAGE_ITEMS_MAX},
     message::{ID_BYTES_MAX, Kind, Message},
     operation::{operation, operation_on, read_operation},
-    plan::{Call, Plan, ResourceWatch, ServiceLists},
+    plan::{Call, ListedTool, Plan, ResourceWatch, ServiceLists, ToolPage},
 };
 
 mod cursor;

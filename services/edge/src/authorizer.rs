@@ -1,15 +1,12 @@
 //! Asks auth who the caller is and whether an operation is allowed.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response,
     filter_catalog_response, operation::Kind,
 };
-use drawbridge_runtime::{LogLimit, RequestId, trace};
+use drawbridge_runtime::{LogLimit, trace};
 use drawbridge_transport::{
     BalancedChannel, CallContext, ChannelError, Peers, REASON, ReplicaCounts, SpiffeId,
     client_span, end_client_span, status_name,
@@ -29,17 +26,24 @@ use crate::{
     refusal::Refusal,
 };
 
-use self::{
-    decision_cache::{DecisionCache, DecisionKey},
-    epochs::Epochs,
+pub(crate) use self::{
+    allowed::{Allowed, Grant},
+    decision_key::ItemList,
+    epochs::NO_EPOCH,
+    lease::StreamLease,
+    reauthorizer::Reauthorizer,
+    visible::{FilterDecision, Visible, VisibleItems},
 };
-pub(crate) use self::{epochs::NO_EPOCH, lease::StreamLease, reauthorizer::Reauthorizer};
+use self::{decision_cache::DecisionCache, decision_key::DecisionKey, epochs::Epochs};
 
+mod allowed;
 mod decision_cache;
+mod decision_key;
 mod epochs;
 mod lease;
 mod reauthorizer;
 mod replicas;
+mod visible;
 
 const AUTHORIZE: &str = "drawbridge.auth.v1.AuthService/Authorize";
 const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
@@ -59,68 +63,6 @@ pub(crate) struct Authorizer {
     renewals: Arc<Semaphore>,
     /// Bounds the log lines while auth is unavailable.
     failures: Arc<LogLimit>,
-}
-
-/// A decision that allows an operation.
-#[derive(Clone, Debug)]
-pub(crate) struct Allowed {
-    pub(crate) principal: Arc<pb::Principal>,
-    /// The epoch of the decision. A cache entry is valid in this epoch only.
-    pub(crate) epoch: u64,
-    /// When the access token expires.
-    pub(crate) expires_at: Option<SystemTime>,
-    token: Option<Arc<SecretString>>,
-    pub(crate) decision: Arc<pb::Decision>,
-    /// The request in which auth made the decision, by whose id it recorded it.
-    pub(crate) decided_in: RequestId,
-    /// Whether an earlier request asked for the decision.
-    pub(crate) is_cached: bool,
-}
-
-/// The admitted caller, and how long its admission is valid.
-#[derive(Clone, Debug)]
-pub(crate) struct Grant {
-    pub(crate) principal: Arc<pb::Principal>,
-    /// The epoch of the decision, or `NO_EPOCH` if it is unknown.
-    pub(crate) epoch: u64,
-    /// When the access token expires.
-    pub(crate) expires_at: Option<SystemTime>,
-}
-
-impl From<pb::Visible> for Grant {
-    fn from(visible: pb::Visible) -> Self {
-        Self {
-            principal: Arc::new(visible.principal.unwrap_or_default()),
-            epoch: NO_EPOCH,
-            expires_at: None,
-        }
-    }
-}
-
-impl Allowed {
-    pub(crate) fn grant(&self) -> Grant {
-        let Self { principal, epoch, expires_at, .. } = self.clone();
-        Grant { principal, epoch, expires_at }
-    }
-
-    /// The transaction token, for an operation that reaches a tool service.
-    pub(crate) fn token(&self) -> Result<Arc<SecretString>, Refusal> {
-        self.token.clone().ok_or(Refusal::AuthUnavailable)
-    }
-}
-
-impl Allowed {
-    fn new(allowed: pb::Allowed, decided_in: RequestId) -> Self {
-        Self {
-            decided_in,
-            is_cached: false,
-            principal: Arc::new(allowed.principal.unwrap_or_default()),
-            epoch: allowed.epoch,
-            expires_at: allowed.expires_at.and_then(|time| time.try_into().ok()),
-            token: allowed.transaction_token.map(|token| Arc::new(token.token.into())),
-            decision: Arc::new(allowed.decision.unwrap_or_default()),
-        }
-    }
 }
 
 impl Authorizer {
@@ -258,6 +200,21 @@ impl Authorizer {
         }
     }
 
+    /// What is known of the items of a list that the caller may see.
+    pub(crate) fn visible_items(
+        &self,
+        token: &SecretString,
+        resource: &str,
+        list: ItemList,
+    ) -> VisibleItems {
+        self.decisions.visible(DecisionKey::of_list(token, resource, list))
+    }
+
+    /// Lets later lists use what is known now.
+    pub(crate) fn remember_visible(&self, items: &VisibleItems) {
+        self.decisions.insert_visible(items);
+    }
+
     /// Returns which items the caller may see.
     pub(crate) async fn filter(
         &self,
@@ -266,7 +223,7 @@ impl Authorizer {
         resource: &str,
         kind: Kind,
         items: Vec<pb::CatalogItem>,
-    ) -> Result<pb::Visible, Refusal> {
+    ) -> Result<Visible, Refusal> {
         let request = pb::FilterCatalogRequest {
             access_token: token.expose_secret().to_owned(),
             kind: kind.into(),
@@ -278,7 +235,9 @@ impl Authorizer {
             |mut auth: AuthClient, request| async move { auth.filter_catalog(request).await };
         let response = self.call(context, FILTER_CATALOG, request, filter).await?;
         match response.outcome {
-            Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
+            Some(filter_catalog_response::Outcome::Visible(visible)) => {
+                Ok(Visible::new(visible, context.request_id.clone()))
+            }
             Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => {
                 Err(unauthenticated(reason))
             }

@@ -24,8 +24,9 @@ pub(crate) use self::{
     load::{contract_hash, read_contract},
     lock_enforcer::LockEnforcer,
     merged::{Catalog, CatalogConfig, CatalogRevision},
-    meta::{MetaKeys, has_ui, without_ui},
+    meta::{MetaKeys, has_ui},
     overlay::Overlay,
+    tool_json::{ToolForm, ToolJson},
     unread::UnreadItem,
     uri::{UriTemplate, Variables},
 };
@@ -43,6 +44,7 @@ mod overlay;
 pub(crate) mod schema_text;
 #[cfg(test)]
 pub(crate) mod testdata;
+mod tool_json;
 mod unread;
 mod uri;
 
@@ -64,6 +66,8 @@ pub(crate) struct ToolItem {
     pub(crate) shown_arguments: Option<Arc<Validator>>,
     /// How arguments and results are transformed, if they are.
     pub(crate) transformation: Option<Arc<Transformation>>,
+    /// The tool in lists.
+    pub(crate) json: ToolJson,
 }
 
 /// A resource or resource template and how to read it.

@@ -108,11 +108,12 @@ impl MethodHandler {
         if let Plan::Unread = admission.plan {
             return Err(unread(admission));
         }
-        if method == "tools/call" {
-            return results::call_tool(self, params, admission, exchange).await;
+        match method {
+            "tools/call" => return results::call_tool(self, params, admission, exchange).await,
+            "tools/list" => return lists::list_tools(params, admission),
+            _ => {}
         }
         let result = match method {
-            "tools/list" => lists::list_tools(params, admission),
             "resources/list" => lists::list_resources(self, params, admission, exchange).await,
             "resources/templates/list" => lists::list_resource_templates(params, admission),
             "resources/read" => results::read_resource(self, params, admission, exchange).await,

@@ -22,7 +22,7 @@ use drawbridge_transport::CallContext;
 use tracing::Span;
 
 use crate::{
-    authorizer::Allowed,
+    authorizer::{Allowed, FilterDecision},
     metrics::record_operation,
     refusal::Refusal,
     request_log::{CallSummary, RequestLog},
@@ -148,14 +148,16 @@ impl CallRecorder {
         self.update(|draft| draft.rule(ruling));
     }
 
-    /// Auth has filtered a list of items.
-    pub(crate) fn filtered(&self, kind: auth::operation::Kind, visible: &auth::Visible) {
+    /// Auth has filtered a list of items, in this request or in an earlier one.
+    pub(crate) fn filtered(&self, kind: auth::operation::Kind, decision: &FilterDecision) {
         self.update(|draft| {
-            draft.principal = visible.principal.clone().map(Arc::new);
-            draft.call.operation = kind.as_str_name().to_owned();
+            draft.principal = Some(Arc::clone(&decision.principal));
+            kind.as_str_name().clone_into(&mut draft.call.operation);
             draft.call.decision = Some(DecisionRef {
-                request_id: draft.request_id.to_string(),
-                policy_revision: visible.policy_revision.clone(),
+                request_id: decision.decided_in.to_string(),
+                policy_revision: decision.policy_revision.to_string(),
+                epoch: decision.epoch,
+                cached: decision.decided_in != draft.request_id,
                 ..DecisionRef::default()
             });
         });

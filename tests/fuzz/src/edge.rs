@@ -181,7 +181,7 @@ impl AuthService for AllowAll {
         let visible = pb::Visible {
             principal: allowed(&request.access_token).principal,
             names: request.items.into_iter().map(|item| item.name).collect(),
-            policy_revision: String::new(),
+            ..Default::default()
         };
         let outcome = Some(filter_catalog_response::Outcome::Visible(visible));
         Ok(tonic::Response::new(pb::FilterCatalogResponse { outcome }))

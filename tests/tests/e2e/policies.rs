@@ -6,6 +6,8 @@ use drawbridge_tests::TestMesh;
 use http::StatusCode;
 use serde_json::json;
 
+use crate::gateway::limits::until;
+
 #[tokio::test]
 async fn a_hidden_tool_is_rejected_too_until_its_policy_is_edited() {
     let mesh = TestMesh::start().await;
@@ -28,6 +30,37 @@ async fn a_hidden_tool_is_rejected_too_until_its_policy_is_edited() {
     let allowed = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
     assert_eq!((allowed.status, allowed.error_code()), (StatusCode::OK, None), "{allowed:?}");
     assert!(mesh.client("alice").await.tools().await.is_empty());
+}
+
+/// How many lists auth has filtered.
+async fn filtered_lists(mesh: &TestMesh) -> u64 {
+    let services = &mesh.mesh.services;
+    let auth = services.iter().find(|service| service.telemetry.service() == "auth").expect("auth");
+    let metrics = reqwest::get(format!("http://{}/metrics", auth.running.admin)).await;
+    let metrics = metrics.expect("metrics").text().await.expect("a text");
+    let counts = metrics.lines().filter(|line| {
+        line.starts_with("rpc_server_call_duration_seconds_count") && line.contains("FilterCatalog")
+    });
+    counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn a_list_is_decided_once_per_caller_until_the_policies_change() {
+    const CODE: [&str; 2] = ["code_list_files", "code_search"];
+    let mesh = TestMesh::start().await;
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    let before = filtered_lists(&mesh).await;
+    for _ in 0..3 {
+        assert_eq!(alice.tools().await, CODE);
+    }
+    let after = filtered_lists(&mesh).await;
+    assert_eq!(after, before + 1);
+    assert!(bob.tools().await.iter().all(|tool| tool.starts_with("tickets_")));
+    assert_eq!(filtered_lists(&mesh).await, after + 1, "another caller has another list");
+
+    mesh.edit_policy("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
+    until("the edit", async || alice.tools().await.is_empty()).await;
+    assert!(bob.tools().await.starts_with(&CODE.map(ToOwned::to_owned)));
 }
 
 #[tokio::test]

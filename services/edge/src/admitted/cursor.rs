@@ -3,8 +3,11 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde_json::Value;
 
-/// The most items on one page.
+/// The most items on one page, except tools.
 pub(crate) const PAGE_ITEMS_MAX: usize = 200;
+/// The most tools on one page, and the most bytes of their JSON if there is more than one.
+pub(crate) const TOOL_PAGE_ITEMS_MAX: usize = 500;
+pub(crate) const TOOL_PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest cursor, in bytes. It may contain the page token of a service.
 const CURSOR_BYTES_MAX: usize = 8 * 1024;
 /// Begins a cursor into the resources of a template. No item name contains it.

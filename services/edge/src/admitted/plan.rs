@@ -25,7 +25,7 @@ pub(crate) enum Plan {
         pages: bool,
     },
     /// List these tools.
-    ListTools(Arc<Vec<Arc<ToolItem>>>),
+    ListTools(Arc<ToolPage>),
     /// List these resources, followed by those that services list.
     ListResources(Arc<Vec<Arc<ResourceItem>>>, Arc<ServiceLists>),
     /// Call this tool.
@@ -44,6 +44,22 @@ pub(crate) enum Plan {
     Complete(Arc<CompletionItem>, Arc<Call>),
     /// Notify the client of changes of these resources.
     Watch(Arc<Vec<ResourceWatch>>),
+}
+
+/// A page of the tools that the caller may see.
+#[derive(Debug)]
+pub(crate) struct ToolPage {
+    pub(crate) tools: Vec<ListedTool>,
+    /// The cursor of the next page, if there is one.
+    pub(crate) next: Option<String>,
+}
+
+/// A tool in a list.
+#[derive(Debug)]
+pub(crate) struct ListedTool {
+    pub(crate) tool: Arc<ToolItem>,
+    /// Whether the endpoint shows its UI page (MCP Apps).
+    pub(crate) with_ui: bool,
 }
 
 /// The calls that list the resources of services for one page.

@@ -5,45 +5,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_proto::auth::v1 as pb;
-use drawbridge_runtime::length_prefixed;
 use moka::sync::Cache;
-use prost_reflect::prost::Message as _;
-use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::{
-    Allowed,
+    Allowed, VisibleItems,
+    decision_key::{DECISION_TTL_MAX, DecisionKey},
     epochs::{CurrentEpoch, Epochs, NO_EPOCH, Period},
 };
 
-/// How many decisions are cached, and the longest time to live, even if auth permits more.
+/// How many decisions are cached.
 const DECISIONS_MAX: u64 = 20_000;
-const DECISION_TTL_MAX: Duration = Duration::from_secs(10);
 /// How many rejected tokens are cached, and for how long: auth may learn their signing key at any
 /// time.
 const REJECTED_MAX: u64 = 10_000;
 const REJECTED_TTL: Duration = Duration::from_secs(5);
-
-/// Identifies a decision: a digest, so that the cache stores no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct DecisionKey([u8; 32]);
-
-impl DecisionKey {
-    /// The key does not include the arguments, because a decision that depends on them is not
-    /// cached. It includes whether there are any.
-    pub(super) fn new(token: &SecretString, resource: &str, operation: &pb::Operation) -> Self {
-        let item = operation.item.as_ref().map(pb::CatalogItem::encode_to_vec).unwrap_or_default();
-        let mut digest = Sha256::new();
-        digest.update([u8::from(operation.arguments_json.is_some())]);
-        digest.update(operation.kind.to_be_bytes());
-        for part in [resource.as_bytes(), &item, token.expose_secret().as_bytes()] {
-            length_prefixed(part, |bytes| digest.update(bytes));
-        }
-        Self(digest.finalize().into())
-    }
-}
+/// How much memory the visible items of lists may take, in bytes.
+const VISIBLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
 struct CachedDecision {
@@ -60,6 +38,8 @@ pub(super) struct DecisionCache {
     allowed: Cache<DecisionKey, CachedDecision>,
     /// Rejected tokens, and why.
     rejected: Cache<DecisionKey, (Period, Arc<str>)>,
+    /// What callers may see of lists.
+    visible: Cache<DecisionKey, Arc<VisibleItems>>,
 }
 
 impl DecisionCache {
@@ -68,7 +48,12 @@ impl DecisionCache {
             Cache::builder().max_capacity(DECISIONS_MAX).time_to_live(DECISION_TTL_MAX).build();
         let rejected =
             Cache::builder().max_capacity(REJECTED_MAX).time_to_live(REJECTED_TTL).build();
-        Self { epochs, allowed, rejected }
+        let visible = Cache::builder()
+            .weigher(|_: &DecisionKey, items: &Arc<VisibleItems>| items.size())
+            .max_capacity(VISIBLE_BYTES_MAX)
+            .time_to_live(DECISION_TTL_MAX)
+            .build();
+        Self { epochs, allowed, rejected, visible }
     }
 
     /// Subscribes to the epoch.
@@ -83,6 +68,27 @@ impl DecisionCache {
         let is_usable =
             |entry: &CachedDecision| entry.period == current.period && entry.expires_at > now;
         found.filter(is_usable).map(|entry| entry.allowed).ok_or(current.period)
+    }
+
+    /// What is known of a list. Nothing, where auth is to be asked.
+    pub(super) fn visible(&self, key: DecisionKey) -> VisibleItems {
+        let (current, now) = (self.epochs.current(), Instant::now());
+        let found = current.is_valid(now).then(|| self.visible.get(&key)).flatten();
+        let found = found.filter(|items| items.is_usable(current.period, now));
+        found.map_or_else(|| VisibleItems::unknown(key, current.period), |items| (*items).clone())
+    }
+
+    /// Caches what is known of a list, for as long as auth permits.
+    pub(super) fn insert_visible(&self, items: &VisibleItems) {
+        let current = self.epochs.current();
+        let now = Instant::now();
+        if items.epoch() == NO_EPOCH
+            || items.epoch() != current.number
+            || !items.is_usable(current.period, now)
+        {
+            return;
+        }
+        self.visible.insert(items.key(), Arc::new(items.clone()));
     }
 
     /// Why auth recently rejected this token.
@@ -116,9 +122,13 @@ impl DecisionCache {
 
 #[cfg(test)]
 mod tests {
+    use drawbridge_proto::auth::v1 as pb;
     use drawbridge_runtime::RequestId;
 
-    use super::*;
+    use super::{
+        super::{ItemList, Visible},
+        *,
+    };
 
     const TTL: Duration = Duration::from_secs(5);
 
@@ -204,6 +214,45 @@ mod tests {
         assert_eq!(found(), None, "it was requested before the replicas agreed");
         insert(&cache, 8, TTL);
         assert!(found().is_some());
+    }
+
+    #[test]
+    fn a_list_is_reused_for_the_same_token_endpoint_and_catalog_while_its_epoch_lasts() {
+        const URL: &str = "https://edge.example/mcp";
+        let epochs = Epochs::new();
+        let (cache, replica) = (DecisionCache::new(Arc::clone(&epochs)), epochs.join());
+        let list = |catalog| ItemList { kind: pb::operation::Kind::CallTool, catalog };
+        let known = |token: &str, url, catalog| {
+            let key = DecisionKey::of_list(&token.into(), url, list(catalog));
+            cache.visible(key).decision().is_some()
+        };
+        let insert = |epoch| {
+            let visible = pb::Visible {
+                epoch,
+                reusable_for: Some(TTL.try_into().unwrap()),
+                ..Default::default()
+            };
+            let visible = Visible::new(visible, RequestId::generate());
+            let mut items = cache.visible(DecisionKey::of_list(&"a".into(), URL, list(1)));
+            items.extend(&visible, [true].into_iter());
+            cache.insert_visible(&items);
+        };
+        insert(7);
+        assert!(!known("a", URL, 1), "no epoch was received");
+        replica.announce(7, later());
+        insert(6);
+        assert!(!known("a", URL, 1), "the list is of an earlier epoch");
+        insert(NO_EPOCH);
+        assert!(!known("a", URL, 1), "auth named no epoch");
+        insert(7);
+        assert!(known("a", URL, 1));
+        assert!(!known("b", URL, 1));
+        assert!(!known("a", "https://edge.example/mcp/code", 1));
+        assert!(!known("a", URL, 2));
+        replica.announce(8, later());
+        assert!(!known("a", URL, 1), "the epoch has ended");
+        replica.announce(7, later());
+        assert!(!known("a", URL, 1), "the epoch came back in another period");
     }
 
     #[test]

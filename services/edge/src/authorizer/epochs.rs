@@ -28,6 +28,11 @@ pub(super) struct CurrentEpoch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Period(u64);
 
+#[cfg(test)]
+impl Period {
+    pub(super) const FIRST: Self = Self(0);
+}
+
 impl CurrentEpoch {
     pub(super) fn is_valid(&self, now: Instant) -> bool {
         self.number != NO_EPOCH && now < self.valid_until

@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use drawbridge_config::Namespace;
@@ -20,15 +22,21 @@ use super::{
     lock_enforcer::{LockItem as _, LockViolation},
 };
 
+/// The number of the next catalog.
+static CATALOGS: AtomicU64 = AtomicU64::new(0);
+
 /// The items of all tool services. Immutable: a change makes a new catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     services: BTreeMap<Namespace, ServiceCatalog>,
     config: CatalogConfig,
-    /// By the name that clients see.
-    tools: BTreeMap<String, Arc<ToolItem>>,
+    /// Differs from that of every other catalog of this process with other items.
+    number: u64,
+    /// Sorted by the name that clients see.
+    tools: Vec<Arc<ToolItem>>,
     resources: Vec<Arc<ResourceItem>>,
-    prompts: BTreeMap<String, Arc<PromptItem>>,
+    /// Sorted by name.
+    prompts: Vec<Arc<PromptItem>>,
     /// By the service and name of the prompt or resource.
     completions: HashMap<(String, String), Arc<CompletionItem>>,
     /// By the service and name of the resource.
@@ -100,9 +108,9 @@ impl Catalog {
 
     /// The names that services have.
     fn held_names(&self) -> HeldNames {
-        let mut held = held_names(self.tools.values());
+        let mut held = held_names(self.tools.iter());
         held.extend(held_names(self.resources.iter()));
-        held.extend(held_names(self.prompts.values()));
+        held.extend(held_names(self.prompts.iter()));
         held
     }
 
@@ -135,6 +143,7 @@ impl Catalog {
         let prompts = resolver.resolve(prompts, &mut conflicts, &mut lock_violations);
         let prompts: BTreeMap<_, _> =
             prompts.into_iter().map(|prompt| (prompt.item.name.clone(), prompt)).collect();
+        let prompts: Vec<_> = prompts.into_values().collect();
         let completions = services.values().flat_map(|service| &service.completions);
         let completions = completions.map(|one| (key(&one.item), Arc::clone(one))).collect();
         let watches = services.values().flat_map(|service| &service.watches);
@@ -147,21 +156,23 @@ impl Catalog {
             .collect();
         let tools: BTreeMap<_, _> =
             tools.into_iter().map(|tool| (tool.tool.name.clone().into_owned(), tool)).collect();
+        let tools: Vec<_> = tools.into_values().collect();
         let servers = overlay.servers_digest_input();
         let revision = CatalogRevision {
-            tools: ItemsHash::of(&servers, tools.values().map(|tool| (&tool.item, &tool.tool))),
+            tools: ItemsHash::of(&servers, tools.iter().map(|tool| (&tool.item, &tool.tool))),
             resources: ItemsHash::of(
                 &servers,
                 resources.iter().map(|resource| (&resource.item, &resource.shown)),
             ),
             prompts: ItemsHash::of(
                 &servers,
-                prompts.values().map(|prompt| (&prompt.item, &prompt.prompt)),
+                prompts.iter().map(|prompt| (&prompt.item, &prompt.prompt)),
             ),
         };
         Self {
             services,
             config,
+            number: CATALOGS.fetch_add(1, Ordering::Relaxed),
             tools,
             resources,
             prompts,
@@ -199,9 +210,9 @@ impl Catalog {
 
     /// A lock of everything that clients see.
     pub(crate) fn lock(&self) -> CatalogLock {
-        let tools = self.tools.values().map(|tool| tool.lock_entry());
+        let tools = self.tools.iter().map(|tool| tool.lock_entry());
         let resources = self.resources.iter().map(|resource| resource.lock_entry());
-        let prompts = self.prompts.values().map(|prompt| prompt.lock_entry());
+        let prompts = self.prompts.iter().map(|prompt| prompt.lock_entry());
         let instructions = self.instructions.iter().map(|one| one.lock_entry());
         CatalogLock::new(tools.chain(resources).chain(prompts).chain(instructions))
     }
@@ -255,19 +266,20 @@ impl Catalog {
         item.service == endpoint || self.config.overlay.serves(endpoint, kind, item)
     }
 
-    /// All tools, by the names that clients see.
-    pub(crate) fn tools(&self) -> impl Iterator<Item = &Arc<ToolItem>> {
-        self.tools.values()
+    /// Differs from that of every other catalog of this process with other items.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
-    /// The tools after this name, or all, in the order of the names that clients see.
-    pub(crate) fn tools_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<ToolItem>> {
-        after(&self.tools, name)
+    /// All tools, in the order of the names that clients see.
+    pub(crate) fn tools(&self) -> &[Arc<ToolItem>] {
+        &self.tools
     }
 
     /// The tool with this name, as clients see it.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolItem>> {
-        self.tools.get(name)
+        let place = self.tools.binary_search_by(|tool| (*tool.tool.name).cmp(name)).ok()?;
+        Some(&self.tools[place])
     }
 
     /// All resources, by service.
@@ -285,22 +297,15 @@ impl Catalog {
         self.resources.iter().find(|resource| resource.uri.as_str() == template)
     }
 
-    /// All prompts, by name.
-    pub(crate) fn prompts(&self) -> impl Iterator<Item = &Arc<PromptItem>> {
-        self.prompts.values()
-    }
-
-    /// The prompts after this name, or all, in the order of names.
-    pub(crate) fn prompts_after(
-        &self,
-        name: Option<&str>,
-    ) -> impl Iterator<Item = &Arc<PromptItem>> {
-        after(&self.prompts, name)
+    /// All prompts, in the order of their names.
+    pub(crate) fn prompts(&self) -> &[Arc<PromptItem>] {
+        &self.prompts
     }
 
     /// The prompt of this name.
     pub(crate) fn prompt(&self, name: &str) -> Option<&Arc<PromptItem>> {
-        self.prompts.get(name)
+        let place = self.prompts.binary_search_by(|prompt| (*prompt.item.name).cmp(name)).ok()?;
+        Some(&self.prompts[place])
     }
 
     /// The RPC that completes the arguments of a prompt or resource.
@@ -327,14 +332,6 @@ impl Catalog {
     pub(crate) fn watch(&self, item: &auth::CatalogItem) -> Option<&Arc<WatchItem>> {
         self.watches.get(&key(item))
     }
-}
-
-fn after<'a, T>(
-    items: &'a BTreeMap<String, Arc<T>>,
-    name: Option<&str>,
-) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
-    let start = name.map_or(Bound::Unbounded, Bound::Excluded);
-    items.range::<str, _>((start, Bound::Unbounded)).map(|(_, item)| item)
 }
 
 fn key(item: &auth::CatalogItem) -> (String, String) {

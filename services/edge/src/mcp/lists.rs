@@ -6,7 +6,7 @@ use rmcp::{
     ErrorData,
     model::{
         CacheScope, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-        ListToolsResult, ServerResult,
+        ServerResult,
     },
 };
 use serde_json::Value;
@@ -17,6 +17,7 @@ use super::{
     exchange::Exchange,
     listing::ResourceLister,
     page,
+    wire::MethodOutcome,
 };
 use crate::{
     admitted::{Admission, Cursor, Plan},
@@ -29,13 +30,16 @@ const TTL_MS: Option<u64> = Some(30_000);
 /// Lists are filtered for each caller.
 const SCOPE: Option<CacheScope> = Some(CacheScope::Private);
 
-pub(super) fn list_tools(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
-    let Plan::ListTools(tools) = &admission.plan else { return Err(missing_plan(admission)) };
-    let tools = tools.iter().map(|item| (item.tool.name.as_ref(), &item.tool));
-    let (tools, next) = page::paginate(tools, params).ok_or_else(|| invalid_cursor(admission))?;
-    let mut result = ListToolsResult::with_all_items(tools);
-    (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, TTL_MS, SCOPE);
-    Ok(result.into())
+pub(super) fn list_tools(
+    params: &Value,
+    admission: &Admission,
+) -> Result<MethodOutcome, ErrorData> {
+    let Plan::ListTools(page) = &admission.plan else { return Err(missing_plan(admission)) };
+    match Cursor::parse(params) {
+        Some(Cursor::Start | Cursor::After(_)) => {}
+        Some(Cursor::InTemplate { .. }) | None => return Err(invalid_cursor(admission)),
+    }
+    Ok(MethodOutcome::Tools { page: Arc::clone(page), ttl_ms: TTL_MS, scope: SCOPE })
 }
 
 pub(super) async fn list_resources(

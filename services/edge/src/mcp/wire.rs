@@ -1,5 +1,7 @@
 //! Outgoing JSON-RPC messages.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
@@ -8,18 +10,34 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use rmcp::{
     ErrorData,
-    model::{ErrorCode, MetaObject, ServerResult},
+    model::{CacheScope, ErrorCode, MetaObject, ServerResult},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::revision::ProtocolRevision;
+use crate::{admitted::ToolPage, catalog::ToolForm};
 
 #[derive(Serialize)]
-struct SuccessMessage<'a> {
+struct SuccessMessage<'a, R> {
     jsonrpc: &'a str,
     id: &'a Value,
-    result: &'a ServerResult,
+    result: &'a R,
+}
+
+/// Like rmcp's `ListToolsResult`, with tools that are serialized already.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ToolsResult<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_scope: Option<CacheScope>,
+    tools: Vec<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +67,12 @@ pub(super) enum MethodOutcome {
         json: String,
         meta: MetaObject,
     },
+    /// A page of tools.
+    Tools {
+        page: Arc<ToolPage>,
+        ttl_ms: Option<u64>,
+        scope: Option<CacheScope>,
+    },
 }
 
 impl<T: Into<ServerResult>> From<T> for MethodOutcome {
@@ -68,6 +92,9 @@ pub(super) fn response(
     match outcome {
         Ok(MethodOutcome::Object { json, meta }) => {
             (StatusCode::OK, object_response(id, &json, &meta, is_stateless))
+        }
+        Ok(MethodOutcome::Tools { page, ttl_ms, scope }) => {
+            (StatusCode::OK, tools_response(id, &page, (ttl_ms, scope), is_stateless))
         }
         Ok(MethodOutcome::Result(mut result)) => {
             if is_stateless {
@@ -108,6 +135,29 @@ fn object_response(id: &Value, json: &str, meta: &MetaObject, is_stateless: bool
     text.into()
 }
 
+/// Serializes a page of tools as rmcp serializes a `ListToolsResult`, from the JSON of each tool.
+fn tools_response(
+    id: &Value,
+    page: &ToolPage,
+    (ttl_ms, cache_scope): (Option<u64>, Option<CacheScope>),
+    is_stateless: bool,
+) -> Bytes {
+    let tools = page.tools.iter().filter_map(|listed| {
+        let form = ToolForm { with_ui: listed.with_ui, with_any_output: is_stateless };
+        listed.tool.json(form)
+    });
+    let tools: Vec<_> = tools.collect();
+    let size: usize = tools.iter().map(|tool| tool.get().len() + 1).sum();
+    let result_type = is_stateless.then_some("complete");
+    let next_cursor = page.next.as_deref();
+    let result = ToolsResult { result_type, next_cursor, ttl_ms, cache_scope, tools };
+    let message = SuccessMessage { jsonrpc: "2.0", id, result: &result };
+    let mut text = Vec::with_capacity(size + 512);
+    // INVARIANT: it is JSON by its types, and writing to memory does not fail.
+    let _ = serde_json::to_writer(&mut text, &message);
+    text.into()
+}
+
 /// The HTTP status of an error in the stateless revision.
 fn status(code: ErrorCode) -> StatusCode {
     match code {
@@ -145,4 +195,60 @@ pub(super) fn json_response(status: StatusCode, message: Bytes) -> Response {
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::ListToolsResult;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        admitted::ListedTool,
+        catalog::{ToolItem, has_ui, testdata},
+    };
+
+    /// A tool with a page, one whose output is no object, and a plain one.
+    fn tools() -> Vec<Arc<ToolItem>> {
+        let mut tools: Vec<_> =
+            testdata::catalog().tools.iter().take(3).map(|tool| ToolItem::clone(tool)).collect();
+        let ui = json!({ "ui": { "resourceUri": "ui://test/page" }, "other": 1 });
+        tools[0].tool.meta = serde_json::from_value(ui).unwrap();
+        assert!(has_ui(tools[0].tool.meta.as_ref()));
+        tools[1].tool.output_schema = serde_json::from_value(json!({ "type": "array" })).unwrap();
+        tools.into_iter().map(Arc::new).collect()
+    }
+
+    #[tokio::test]
+    async fn a_page_of_tools_is_what_rmcp_serializes_in_each_revision_and_form() {
+        let (tools, id, hints) = (tools(), json!("1"), (Some(30_000), Some(CacheScope::Private)));
+        for (revision, with_ui, next) in [
+            (ProtocolRevision::Stateless, true, Some("next")),
+            (ProtocolRevision::Stateless, false, None),
+            (ProtocolRevision::November2025, false, Some("next")),
+            (ProtocolRevision::November2025, true, None),
+            // From the JSON that was serialized before.
+            (ProtocolRevision::Stateless, true, None),
+        ] {
+            let listed = |tool: &Arc<ToolItem>| ListedTool { tool: Arc::clone(tool), with_ui };
+            let page = ToolPage {
+                tools: tools.iter().map(listed).collect(),
+                next: next.map(ToOwned::to_owned),
+            };
+            let outcome =
+                MethodOutcome::Tools { page: page.into(), ttl_ms: hints.0, scope: hints.1 };
+            let shown = tools.iter().map(|item| {
+                let mut tool = item.tool.clone();
+                if !with_ui {
+                    tool.meta.iter_mut().for_each(|meta| _ = meta.0.remove("ui"));
+                }
+                tool
+            });
+            let mut expected = ListToolsResult::with_all_items(shown.collect());
+            (expected.ttl_ms, expected.cache_scope) = hints;
+            expected.next_cursor = next.map(ToOwned::to_owned);
+            let expected = response(&id, Ok(ServerResult::from(expected).into()), revision);
+            assert_eq!(response(&id, Ok(outcome), revision), expected, "{revision:?} {with_ui}");
+        }
+    }
 }

@@ -100,7 +100,7 @@ async fn metric(service: &HostedService, name: &str) -> Option<String> {
 
 /// A request for which the edge asks auth each time.
 async fn list(client: &Client) -> Reply {
-    client.call("tools/list", json!({})).await
+    client.call("resources/list", json!({})).await
 }
 
 /// Many of them at once, all of which must succeed.

@@ -278,18 +278,18 @@ async fn a_service_added_later_cannot_claim_existing_names() {
 async fn pages_of_tools_are_full_even_if_most_tools_are_hidden() {
     let method = |number: usize| {
         format!(
-            "rpc T{number:03}(Text) returns (Text) {{ option (drawbridge.mcp.v1.tool) = {{}}; }}\n"
+            "rpc T{number:04}(Text) returns (Text) {{ option (drawbridge.mcp.v1.tool) = {{}}; }}\n"
         )
     };
-    // The policies know one in four of the first 400, none of the next 350, and all others.
-    let is_known = |number: usize| number >= 750 || (number < 400 && number.is_multiple_of(4));
-    let known: Vec<_> = (0..900).filter(|number| is_known(*number)).collect();
+    // The policies know one in four of the first 800, none of the next 700, and all others.
+    let is_known = |number: usize| number >= 1500 || (number < 800 && number.is_multiple_of(4));
+    let known: Vec<_> = (0..1850).filter(|number| is_known(*number)).collect();
     let descriptors = contract(&known.iter().copied().map(method).collect::<String>());
     let pool = DescriptorPool::decode(descriptors.as_slice()).expect("a contract");
     let services = vec![format!("test.{NAMESPACE}.Offers")];
     let mesh =
         TestMesh::with(|config| permit(config, NAMESPACE, &Contract { pool, services })).await;
-    let service = Impostor::start(&(0..900).map(method).collect::<String>()).await;
+    let service = Impostor::start(&(0..1850).map(method).collect::<String>()).await;
     let url = format!("http://{}", service.address).parse().expect("a URL");
     let edge = mesh.edge(&[(NAMESPACE, &url)], |_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -306,7 +306,7 @@ async fn pages_of_tools_are_full_even_if_most_tools_are_hidden() {
             break;
         }
     }
-    assert_eq!(pages, [200, 50]);
-    let expected: Vec<_> = known.iter().map(|number| format!("{NAMESPACE}_t{number:03}")).collect();
+    assert_eq!(pages, [500, 50]);
+    let expected: Vec<_> = known.iter().map(|number| format!("{NAMESPACE}_t{number:04}")).collect();
     assert_eq!(tools, expected);
 }

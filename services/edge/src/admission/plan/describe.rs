@@ -24,7 +24,7 @@ impl Planner<'_> {
 
     /// Whether the caller may use a tool whose UI page this endpoint shows.
     async fn has_pages(&self, catalog: &Catalog) -> Result<bool, Refusal> {
-        let tools = catalog.tools().filter(|tool| self.shows_page(tool));
+        let tools = catalog.tools().iter().filter(|tool| self.shows_page(tool));
         let tools: Vec<_> = tools.map(|tool| &tool.item).collect();
         if tools.is_empty() {
             return Ok(false);
@@ -40,9 +40,9 @@ impl Planner<'_> {
         let mut undecided: BTreeSet<&str> =
             catalog.instructions().iter().map(|one| service(one)).collect();
         let mut usable = BTreeSet::new();
-        let tools: Vec<_> = catalog.tools().map(|tool| &tool.item).collect();
+        let tools: Vec<_> = catalog.tools().iter().map(|tool| &tool.item).collect();
         let resources: Vec<_> = catalog.resources().map(|resource| &resource.item).collect();
-        let prompts: Vec<_> = catalog.prompts().map(|prompt| &prompt.item).collect();
+        let prompts: Vec<_> = catalog.prompts().iter().map(|prompt| &prompt.item).collect();
         for (kinds, items) in [
             ((Kind::CallTool, ItemKind::Tool), tools),
             ((Kind::ReadResource, ItemKind::Resource), resources),

@@ -1,6 +1,6 @@
 //! Lists: the items of the endpoint that the caller may see.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
@@ -8,20 +8,17 @@ use serde_json::Value;
 
 use super::Planner;
 use crate::{
-    admitted::{Cursor, PAGE_ITEMS_MAX, Plan, ServiceLists, operation},
-    authorizer::Grant,
-    catalog::{Catalog, ItemKind, ResourceItem, ToolItem, has_ui, without_ui},
+    admitted::{
+        Cursor, ListedTool, PAGE_ITEMS_MAX, Plan, ServiceLists, TOOL_PAGE_BYTES_MAX,
+        TOOL_PAGE_ITEMS_MAX, ToolPage, operation,
+    },
+    authorizer::{Grant, ItemList, Visible},
+    catalog::{Catalog, ItemKind, ResourceItem, ToolForm, ToolItem, has_ui},
     refusal::Refusal,
 };
 
 /// The most services that are called for one page.
 const LISTS_PER_PAGE_MAX: usize = 8;
-
-/// The names of the items that a caller may see, and the caller's grant.
-pub(super) struct Visible {
-    pub(super) names: HashSet<String>,
-    pub(super) grant: Grant,
-}
 
 impl Planner<'_> {
     pub(super) async fn list_tools(
@@ -29,36 +26,75 @@ impl Planner<'_> {
         catalog: &Catalog,
         params: &Value,
     ) -> Result<(Plan, Grant), Refusal> {
-        let after = after(params);
-        let tools = catalog.tools_after(after.as_deref());
+        let tools = catalog.tools();
+        let start =
+            after(params).map_or(0, |name| tools.partition_point(|tool| *tool.tool.name <= *name));
         let kinds = (Kind::CallTool, ItemKind::Tool);
-        let (tools, grant) = self.page(kinds, tools, |tool| &tool.item).await?;
-        let tools = tools.iter().map(|tool| self.at_endpoint(tool));
-        Ok((Plan::ListTools(Arc::new(tools.collect())), grant))
+        let (found, grant) =
+            self.page(kinds, tools, start, TOOL_PAGE_ITEMS_MAX, |tool| &tool.item).await?;
+        let (mut tools, mut bytes) = (Vec::with_capacity(found.len()), 0);
+        for tool in &found {
+            let with_ui = self.shows_page(tool);
+            // No form is longer.
+            bytes += tool
+                .json(ToolForm { with_ui, with_any_output: true })
+                .map_or(0, |json| json.get().len());
+            let is_full = tools.len() == TOOL_PAGE_ITEMS_MAX
+                || !tools.is_empty() && bytes > TOOL_PAGE_BYTES_MAX;
+            if is_full {
+                break;
+            }
+            tools.push(ListedTool { tool: Arc::clone(tool), with_ui });
+        }
+        let last = tools.last().filter(|_| tools.len() < found.len());
+        let next = last.and_then(|last| Cursor::After(last.tool.tool.name.to_string()).encode());
+        Ok((Plan::ListTools(Arc::new(ToolPage { tools, next })), grant))
     }
 
-    /// The visible ones of these items, in their order, up to one more than fits on a page. The
-    /// first request to auth contains as many items as a page needs; while too few are visible,
-    /// each next one contains twice as many.
-    async fn page<'a, T: 'a>(
+    /// The visible ones of these items from `start` on, in their order, up to one more than fits
+    /// on a page. Auth is asked about items that no earlier list of the caller has asked about:
+    /// first about as many as a page needs; while too few are visible, each next request contains
+    /// twice as many.
+    async fn page<T>(
         &self,
         (kind, of): (Kind, ItemKind),
-        items: impl Iterator<Item = &'a Arc<T>>,
+        items: &[Arc<T>],
+        start: usize,
+        items_max: usize,
         item: fn(&T) -> &auth::CatalogItem,
     ) -> Result<(Vec<Arc<T>>, Grant), Refusal> {
-        let items: Vec<&Arc<T>> = items.filter(|one| self.serves(of, item(one))).collect();
-        let (mut page, mut rest, mut count) = (Vec::new(), items.as_slice(), PAGE_ITEMS_MAX + 1);
+        let list = ItemList { kind, catalog: self.catalog.number() };
+        let authorizer = &self.state.authorizer;
+        let known = authorizer.visible_items(self.token, self.resource, list);
+        let (mut known, mut count) = (known.starting_at(start), items_max + 1);
         loop {
-            let next;
-            (next, rest) = rest.split_at(rest.len().min(count));
             // Without items, auth still authenticates the caller.
-            let candidates = next.iter().map(|one| item(one).clone()).collect();
-            let visible = self.visible(kind, candidates).await?;
-            let shown = next.iter().filter(|one| visible.names.contains(&item(one).name));
-            page.extend(shown.map(|one| Arc::clone(one)));
-            if page.len() > PAGE_ITEMS_MAX || rest.is_empty() {
-                return Ok((page, visible.grant));
+            if let Some(decision) = known.decision() {
+                let page: Vec<_> = known.visible_from(start).take(items_max + 1).collect();
+                if page.len() > items_max || known.end() == items.len() {
+                    self.recorder.filtered(kind, decision);
+                    let page = page.into_iter().map(|place| Arc::clone(&items[place]));
+                    return Ok((page.collect(), decision.grant()));
+                }
             }
+            let (mut asked, mut taken) = (Vec::new(), 0);
+            let rest = &items[known.end()..];
+            for one in rest {
+                if asked.len() == count {
+                    break;
+                }
+                taken += 1;
+                if self.serves(of, item(one)) {
+                    asked.push(item(one).clone());
+                }
+            }
+            let visible = self.visible(kind, asked).await?;
+            // What the endpoint does not serve is not visible.
+            let is_visible = |one: &Arc<T>| {
+                visible.names.contains(&item(one).name) && self.serves(of, item(one))
+            };
+            known.extend(&visible, rest[..taken].iter().map(is_visible));
+            authorizer.remember_visible(&known);
             count *= 2;
         }
     }
@@ -67,16 +103,6 @@ impl Planner<'_> {
     /// its server, so only the endpoint of its own service shows it.
     pub(super) fn shows_page(&self, tool: &ToolItem) -> bool {
         self.endpoint == Some(tool.item.service.as_str()) && has_ui(tool.tool.meta.as_ref())
-    }
-
-    /// The tool as this endpoint lists it.
-    fn at_endpoint(&self, tool: &Arc<ToolItem>) -> Arc<ToolItem> {
-        if self.shows_page(tool) || !has_ui(tool.tool.meta.as_ref()) {
-            return Arc::clone(tool);
-        }
-        let mut tool = ToolItem::clone(tool);
-        tool.tool.meta = without_ui(tool.tool.meta.as_ref());
-        Arc::new(tool)
     }
 
     pub(super) async fn list_resources(
@@ -101,7 +127,7 @@ impl Planner<'_> {
             Some(cursor) => self.service_lists(catalog, &resources, &cursor).await?,
             None => ServiceLists::default(),
         };
-        Ok((Plan::ListResources(Arc::new(resources), Arc::new(lists)), visible.grant))
+        Ok((Plan::ListResources(Arc::new(resources), Arc::new(lists)), visible.decision.grant()))
     }
 
     /// The calls that list resources for the page at `cursor`. None while fixed resources fill the
@@ -156,10 +182,12 @@ impl Planner<'_> {
         catalog: &Catalog,
         params: &Value,
     ) -> Result<(Plan, Grant), Refusal> {
-        let after = after(params);
-        let prompts = catalog.prompts_after(after.as_deref());
+        let prompts = catalog.prompts();
+        let start = after(params)
+            .map_or(0, |name| prompts.partition_point(|prompt| prompt.item.name <= name));
         let kinds = (Kind::GetPrompt, ItemKind::Prompt);
-        let (prompts, grant) = self.page(kinds, prompts, |prompt| &prompt.item).await?;
+        let (prompts, grant) =
+            self.page(kinds, prompts, start, PAGE_ITEMS_MAX, |prompt| &prompt.item).await?;
         Ok((Plan::ListPrompts(Arc::new(prompts)), grant))
     }
 
@@ -175,10 +203,9 @@ impl Planner<'_> {
     async fn visible(&self, kind: Kind, items: Vec<auth::CatalogItem>) -> Result<Visible, Refusal> {
         let filtering =
             self.state.authorizer.filter(self.context, self.token, self.resource, kind, items);
-        let mut visible = filtering.await?;
-        self.recorder.filtered(kind, &visible);
-        let names = std::mem::take(&mut visible.names).into_iter().collect();
-        Ok(Visible { names, grant: visible.into() })
+        let visible = filtering.await?;
+        self.recorder.filtered(kind, &visible.decision);
+        Ok(visible)
     }
 }
 

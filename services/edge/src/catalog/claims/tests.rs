@@ -165,7 +165,7 @@ async fn a_withheld_item_claims_no_name() {
         [("Search", tool("search")), ("Find", tool("find")), ("Get", resource("x", "lib://{id}"))];
     let edge = edge.with("aaa", &taking).with("papers", &honest());
     assert_eq!((edge.tool("find"), edge.resource("lib://1")), (Some("papers"), Some("papers")));
-    assert_eq!(edge.0.tools().count(), 1);
+    assert_eq!(edge.0.tools().len(), 1);
 }
 
 /// The attack: a service copies the names of another's tools, prompts, resources and URIs.
@@ -219,7 +219,7 @@ async fn a_configured_name_takes_precedence_over_a_name_from_a_contract() {
     let edge = Edge::of(&["aaa", "papers"], None, config).with("aaa", &taking).settled();
     let edge = edge.with("papers", &[("Search", tool(""))]);
     assert_eq!(edge.tool("find"), Some("papers"));
-    assert_eq!(edge.0.tools().count(), 1, "{:?}", edge.conflicts());
+    assert_eq!(edge.0.tools().len(), 1, "{:?}", edge.conflicts());
 }
 
 /// The attack: a service that appears later, or restarts with another contract, claims names that

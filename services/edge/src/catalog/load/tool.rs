@@ -11,7 +11,7 @@ use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use super::{ContractReader, ItemError};
 use crate::{
     catalog::{
-        ToolItem, meta,
+        ToolItem, ToolJson, meta,
         schema_text::{compile, parse_schema},
     },
     grpc::{
@@ -57,6 +57,7 @@ impl ContractReader<'_> {
             arguments: Arc::new(arguments),
             shown_arguments: None,
             transformation: None,
+            json: ToolJson::default(),
         })
     }
 

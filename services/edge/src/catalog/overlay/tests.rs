@@ -162,12 +162,14 @@ async fn a_virtual_server_is_an_endpoint_in_addition_to_the_services() {
             && !catalog.has_endpoint("other")
     );
     let at = |endpoint: &str| {
-        let served =
-            catalog.tools().filter(|tool| catalog.serves(endpoint, ItemKind::Tool, &tool.item));
+        let served = catalog
+            .tools()
+            .iter()
+            .filter(|tool| catalog.serves(endpoint, ItemKind::Tool, &tool.item));
         served.map(|tool| tool.item.name.as_str()).collect::<Vec<_>>()
     };
     assert_eq!(at("some"), ["test_take_choices", "test_take_ruled"]);
-    assert_eq!(at("test").len(), catalog.tools().count());
+    assert_eq!(at("test").len(), catalog.tools().len());
     assert!(at("other").is_empty());
     let ruled = &shown(&catalog, "test_take_ruled").item;
     assert!(!catalog.serves("some", ItemKind::Prompt, ruled));

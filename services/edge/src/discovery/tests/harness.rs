@@ -194,7 +194,7 @@ impl TestEdge {
     }
 
     pub(super) fn tools(&self) -> Vec<String> {
-        self.catalogs.load().tools().map(|tool| tool.item.name.clone()).collect()
+        self.catalogs.load().tools().iter().map(|tool| tool.item.name.clone()).collect()
     }
 
     /// Waits until the catalog has exactly these tools.
