@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use drawbridge_proto::auth::v1 as auth;
 use prost_reflect::{DynamicMessage, prost::Message as _};
@@ -8,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 /// again could give other bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedMessage {
-    message: DynamicMessage,
+    message: Arc<DynamicMessage>,
     bytes: Bytes,
 }
 
 impl EncodedMessage {
     pub(crate) fn new(message: DynamicMessage) -> Self {
-        Self { bytes: message.encode_to_vec().into(), message }
+        Self { bytes: message.encode_to_vec().into(), message: Arc::new(message) }
     }
 
     pub(crate) fn message(&self) -> &DynamicMessage {
