@@ -38,7 +38,7 @@ const ADDRESSES: usize = 16;
 enum Kind {
     /// GET in a session.
     Session,
-    /// `subscriptions/subscribe`.
+    /// `subscriptions/listen`.
     Subscription,
 }
 
@@ -50,7 +50,7 @@ struct Subscriber {
 
 pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
     for (kind, name) in
-        [(Kind::Session, "GET of a session"), (Kind::Subscription, "subscriptions/subscribe")]
+        [(Kind::Session, "GET of a session"), (Kind::Subscription, "subscriptions/listen")]
     {
         run_kind(world, args, report, (kind, name)).await;
     }
@@ -149,7 +149,7 @@ async fn subscribe(mut connection: Connection, token: &str, kind: Kind) -> Subsc
         }
         Kind::Subscription => {
             let params = json!({ "notifications": { "toolsListChanged": true } });
-            (Method::POST, Message::new(STATELESS, token, "subscriptions/subscribe", params))
+            (Method::POST, Message::new(STATELESS, token, "subscriptions/listen", params))
         }
     };
     let mut stream = connection.send(method, &message).await;
