@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::sink::SinkConfig;
+
 /// Options of the audit log.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Audit")]
@@ -51,6 +53,10 @@ pub struct AuditConfig {
     /// The name of this replica in the log. Default: the host's name.
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub audit_replica: Option<String>,
+
+    /// Where else records are sent to.
+    #[command(flatten)]
+    pub sinks: SinkConfig,
 }
 
 /// What happens while the audit log cannot be written.

@@ -4,7 +4,9 @@ use schemars::{Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    activity::{Admin, Approval, ConfigChange, Delegation, PolicyChange, Revocation, SignIn},
+    activity::{
+        Admin, AdminAction, Approval, ConfigChange, Delegation, PolicyChange, Revocation, SignIn,
+    },
     call::{Call, CallOutcome, Caller, DecisionRef, Question},
     decision::{Decision, Shadow, Who},
     log::{Anchor, CheckpointRecord, Gap, Start, Stop, Torn},

@@ -14,12 +14,14 @@ use self::recovery::recover;
 pub(crate) use self::recovery::{Damage, Recovered};
 use crate::{
     files::{CHECKPOINT_FILE, CHECKPOINTS_FILE, FileEnd, LINES_SUFFIX, line_files},
+    sink::required_from,
     tree::{Tree, private},
 };
 
 mod recovery;
 
-const LOCK_FILE: &str = "lock";
+/// The file that the process which writes a log has locked.
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// Today (UTC).
 pub(crate) fn today() -> Date {
@@ -150,9 +152,12 @@ fn oldest_day(days: u32) -> Date {
 
 fn prune(folder: &Path, days: u32, open: Option<u64>) -> io::Result<u64> {
     let files = line_files(folder)?;
-    for (first, day, path) in &files {
+    // Lines that a required receiver lacks are retained.
+    let required_from = required_from(folder)?;
+    for (index, (first, day, path)) in files.iter().enumerate() {
+        let end = files.get(index + 1).map_or(u64::MAX, |(next, ..)| *next);
         // Only a prefix is deleted, whatever the clock said when a file was named.
-        if *day >= oldest_day(days) || Some(*first) == open {
+        if *day >= oldest_day(days) || Some(*first) == open || end > required_from {
             return Ok(*first);
         }
         fs::remove_file(path)?;

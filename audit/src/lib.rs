@@ -24,6 +24,7 @@ mod peers;
 pub mod prove;
 pub mod read;
 mod shared;
+mod sink;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -42,4 +43,5 @@ pub use self::{
     open::AuditError,
     peers::{ConsistencyProof, PeerMessage},
     shared::AuditUnavailable,
+    sink::SinkConfig,
 };

@@ -1,12 +1,14 @@
 //! The lines of a file.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
 use data_encoding::HEXLOWER;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 /// The longest line, in bytes.
@@ -19,6 +21,17 @@ pub(crate) const FIRST_PREV: &str =
 #[must_use]
 pub(crate) fn line_hash(line: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(line))
+}
+
+/// What a reader needs of a record without its event.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RecordHead<'a> {
+    #[serde(borrow)]
+    pub(crate) time: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) event: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) trace_id: Cow<'a, str>,
 }
 
 /// A line of a file.

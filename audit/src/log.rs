@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use axum::{Router, http::StatusCode, routing::get};
-use drawbridge_runtime::{Effect, ServiceBuilder, private_files};
+use drawbridge_runtime::{Effect, OperatorActs, ServiceBuilder, private_files};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
@@ -15,11 +15,13 @@ use crate::{
     AuditConfig, AuditMode, DigestKey, Event,
     checkpoint::origin,
     config::host_name,
+    event::Admin,
     folder::lock_root,
     metrics::{self, COMMIT_DURATION, RECORDS_LOST},
     note::SigningKey,
     open::{AuditError, OpenedLog, open_log, signing_key_text},
     shared::{AuditUnavailable, Shared, lock},
+    sink::{Receivers, SentLog, Sinks},
     tree::Tree,
     writer::{Message, Writer},
 };
@@ -83,6 +85,7 @@ impl AuditLog {
             (None, Some(folder)) => DigestKey::read_or_create(&folder.join("digest.key"))?,
             (None, None) => DigestKey::random()?,
         };
+        let receivers = Receivers::new(config)?;
         let replica = config.audit_replica.clone().unwrap_or_else(host_name);
         let signing_key = signing_key_text(config, folder, name, &replica)?;
         let sign_as = |log: &str| {
@@ -99,7 +102,8 @@ impl AuditLog {
         start.record.service = name.to_owned();
         start.record.digest_key = key.id().to_owned();
         let public_key = signing.public().to_string();
-        let shared = Arc::new(Shared::new(origin, public_key, tree));
+        let (shared, own_folder) =
+            (Arc::new(Shared::new(origin, public_key, tree)), output.folder());
         lock(&shared.peers).restore(&start.anchors);
         let effect = match config.audit_mode {
             AuditMode::Best => Effect::Degrading,
@@ -108,14 +112,33 @@ impl AuditLog {
         let condition = service.readiness().condition("audit", effect);
         let writer = Writer::new(output, Arc::clone(&shared), signing, log, start, condition);
         let queue = writer.spawn(config.audit_mode).map_err(failed)?;
-        service.on_drained(stop(queue.clone()));
-        Ok(Self(Arc::new(Inner {
+        let sent = own_folder.map(|folder| SentLog {
+            service: name,
+            replica,
+            folder,
+            durable: shared.durable.subscribe(),
+            is_required: config.audit_mode == AuditMode::Required,
+        });
+        let sinks = sent.map(|sent| Sinks::start(receivers, sent, service)).transpose();
+        let sinks = sinks.map_err(failed)?.unwrap_or_default();
+        service.on_drained(stop(queue.clone(), sinks));
+        let log = Self(Arc::new(Inner {
             queue: Some(queue),
             shared,
             mode: config.audit_mode,
             has_arguments: config.audit_arguments,
             key,
-        })))
+        }));
+        log.observe(&service.acts());
+        Ok(log)
+    }
+
+    /// Records what operators do from now on.
+    pub fn observe(&self, acts: &OperatorActs) {
+        if self.is_on() {
+            let log = self.clone();
+            acts.observe(move |act| log.record(Event::Admin(Box::new(Admin::of(act)))));
+        }
     }
 
     /// Whether anything is recorded.
@@ -246,13 +269,14 @@ fn encode(mut event: Event) -> Option<Vec<u8>> {
     serde_json::to_vec(&event).ok().filter(|bytes| bytes.len() <= EVENT_BYTES_MAX)
 }
 
-/// Writes what was recorded, and the last checkpoint.
-async fn stop(queue: SyncSender<Message>) {
+/// Writes what was recorded, and the last checkpoint, and lets sinks send it.
+async fn stop(queue: SyncSender<Message>, sinks: Sinks) {
     let (done, stopped) = oneshot::channel();
     let sent = tokio::task::spawn_blocking(move || queue.send(Message::Stop(done)).is_ok()).await;
     if !sent.unwrap_or_default() || stopped.await.is_err() {
         tracing::error!("the audit log could not be completed");
     }
+    sinks.close().await;
 }
 
 #[cfg(test)]

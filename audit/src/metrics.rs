@@ -28,4 +28,18 @@ drawbridge_runtime::metric_table! {
     COMMIT_DURATION: Histogram<Seconds> = "audit_commit_duration_seconds" [];
     /// Checkpoints of other replicas: `anchored`, `inconsistent` (that log was changed), `invalid`.
     PEER_CHECKPOINTS: Counter<Count> = "audit_peer_checkpoints_total" ["outcome"];
+    /// Records that a sink's receiver (`http`, `otlp`) has acknowledged. Some are sent again after a
+    /// restart.
+    SINK_RECORDS_SENT: Counter<Count> = "audit_sink_records_sent_total" ["sink"];
+    /// Records that a sink's receiver will not get: `deleted` (by `--audit-days`, before they were
+    /// sent), `rejected` (the receiver refused them for good). The files of the log are complete, or
+    /// were.
+    SINK_RECORDS_DROPPED: Counter<Count> = "audit_sink_records_dropped_total" ["sink", "reason"];
+    /// Attempts to send a batch that failed. It is sent again.
+    SINK_ATTEMPTS_FAILED: Counter<Count> = "audit_sink_attempts_failed_total" ["sink"];
+    /// The age of the oldest record that a sink's receiver has not acknowledged, at the latest
+    /// attempt; 0 if it has all of them.
+    SINK_LAG: Gauge<Seconds> = "audit_sink_lag_seconds" ["sink"];
+    /// Records that a sink's receiver has not acknowledged.
+    SINK_LAG_RECORDS: Gauge<Count> = "audit_sink_lag_records" ["sink"];
 }

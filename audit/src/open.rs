@@ -42,6 +42,9 @@ pub enum AuditError {
         /// Why.
         source: KeyError,
     },
+    /// The audit log cannot be sent as configured.
+    #[error("cannot send the audit log: {0}")]
+    Sink(String),
 }
 
 /// The text of the signing key, and its file.

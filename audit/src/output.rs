@@ -21,6 +21,14 @@ pub(crate) enum Output {
 }
 
 impl Output {
+    /// The folder of the log. Absent: it goes to standard output.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        match self {
+            Self::Folder { folder, .. } => Some(folder.path.clone()),
+            Self::Stdout => None,
+        }
+    }
+
     /// Appends complete lines. After an error nothing of them is in the log.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::{peers::Peers, tree::Tree};
 
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     /// The public key of checkpoints.
     pub(crate) public_key: String,
     pub(crate) queued_bytes: AtomicUsize,
+    /// How many lines are on the disk.
+    pub(crate) durable: watch::Sender<u64>,
     pub(crate) lost: Mutex<Lost>,
     /// Why the last write failed.
     pub(crate) problem: Mutex<Option<String>>,
@@ -46,6 +49,7 @@ impl Shared {
             origin,
             public_key,
             queued_bytes: AtomicUsize::default(),
+            durable: watch::Sender::new(0),
             lost: Mutex::default(),
             problem: Mutex::default(),
             tree: Mutex::new(tree),

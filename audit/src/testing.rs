@@ -73,7 +73,7 @@ impl TestLog {
 
 pub(crate) fn event(value: &str) -> Event {
     let (action, value) = ("test".to_owned(), value.to_owned());
-    Event::Admin(Box::new(Admin { request_id: value.clone(), by: None, action, value }))
+    Event::Admin(Box::new(Admin { request_id: value.clone(), action, value, ..Admin::default() }))
 }
 
 /// A log of one replica that was written and stopped.

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use self::log::LogVerifier;
+use self::{log::LogVerifier, received::checkpoints_in};
 use crate::{
     checkpoint::{Checkpoint, log_of},
     event::{Anchor, Event, Record},
@@ -21,6 +21,7 @@ use crate::{
 
 mod chain;
 mod log;
+mod received;
 mod sides;
 
 /// Something in a log is not as it was written.
@@ -38,10 +39,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A replica that has recorded the state of another one's log, which is as it was then.
+/// A replica, or a receiver, that has recorded the state of a log, which is as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Voucher {
-    /// The log with the record.
+    /// The log with the record, or the file of a receiver.
     pub log: String,
     /// The first lines of the verified log that it vouches for.
     pub size: u64,
@@ -94,15 +95,31 @@ struct PlacedAnchor {
 pub fn verify(
     paths: &[PathBuf],
     keys: &[VerificationKey],
+    progress: impl FnMut(u64),
+) -> io::Result<Vec<LogReport>> {
+    verify_with(paths, &[], keys, progress)
+}
+
+/// As [`verify`], and compares the logs with the checkpoints in `received`: files of lines that a
+/// receiver outside of the mesh has stored, where those who can write the logs cannot write.
+///
+/// # Errors
+/// As [`verify`], and when such a file cannot be read.
+pub fn verify_with(
+    paths: &[PathBuf],
+    received: &[PathBuf],
+    keys: &[VerificationKey],
     mut progress: impl FnMut(u64),
 ) -> io::Result<Vec<LogReport>> {
     let logs = LogFiles::find(paths)?;
-    let mut anchors: BTreeMap<String, Vec<PlacedAnchor>> = BTreeMap::new();
+    let mut all = checkpoints_in(received)?;
     for log in &logs {
-        for anchor in anchors_in(log)? {
-            if let Some(of) = log_of(&anchor.anchor.origin) {
-                anchors.entry(of.to_owned()).or_default().push(anchor);
-            }
+        all.extend(anchors_in(log)?);
+    }
+    let mut anchors: BTreeMap<String, Vec<PlacedAnchor>> = BTreeMap::new();
+    for anchor in all {
+        if let Some(of) = log_of(&anchor.anchor.origin) {
+            anchors.entry(of.to_owned()).or_default().push(anchor);
         }
     }
     let mut verifiers = BTreeMap::new();

@@ -325,6 +325,7 @@ impl Writer {
         self.synced_at = Instant::now();
         self.output.sync()?;
         self.is_synced = true;
+        self.shared.durable.send_replace(self.seq);
         Ok(())
     }
 

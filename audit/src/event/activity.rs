@@ -1,5 +1,6 @@
 //! Events beside calls: delegations, revocations, approvals, changes, sign-ins, administrative acts.
 
+use drawbridge_runtime::{OperatorAct, OperatorActKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -137,12 +138,104 @@ pub struct Admin {
     /// The request's id. Empty: there was no request.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request_id: String,
-    /// Who acted, where that is known: the admin port authenticates no one.
+    /// Who acted, where that is known: a signal and a changed file name no one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Who>,
-    /// What was done, such as `log_level`.
+    /// What was done: a kind of administrative act, such as `log_filter`.
     pub action: String,
-    /// Its value.
+    /// What is in effect now, such as the text of the filter.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
+    /// Why it is not in effect. Empty: it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub problem: String,
+}
+
+/// What administrative acts there are, by the field `action` of their records. Changes of policies
+/// and of other files of the configuration, and revocations, are events of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAction {
+    /// The log filter was changed.
+    LogFilter,
+    /// The certificate for clients was renewed.
+    Certificate,
+    /// The certificate for other services, or what it trusts, was renewed.
+    Mtls,
+    /// Another key signs transaction tokens.
+    TransactionKey,
+    /// The service was asked to stop.
+    Drain,
+}
+
+impl AdminAction {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::LogFilter, Self::Certificate, Self::Mtls, Self::TransactionKey, Self::Drain];
+
+    /// The value of the field `action`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LogFilter => "log_filter",
+            Self::Certificate => "certificate",
+            Self::Mtls => "mtls",
+            Self::TransactionKey => "transaction_key",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// Which services record it, what it is, and its value, for the reference page.
+    #[must_use]
+    pub const fn about(self) -> [&'static str; 3] {
+        match self {
+            Self::LogFilter => [
+                "all",
+                "the file of `--log-filter-file` has another filter, or one that is invalid",
+                "the filter",
+            ],
+            Self::Certificate => [
+                "edge",
+                "the files of `--tls-certificate-file` have another certificate, or cannot be used",
+                "the certificate's SHA-256",
+            ],
+            Self::Mtls => [
+                "all",
+                "the files of `--mtls-…` have another certificate or other authorities, or cannot \
+                 be used",
+                "SHA-256 of the certificate and of the file of authorities",
+            ],
+            Self::TransactionKey => [
+                "auth",
+                "a key signs transaction tokens: the first one of a process, or the next one after \
+                 `--transaction-key-seconds`",
+                "the key's id (RFC 7638)",
+            ],
+            Self::Drain => ["all", "SIGTERM or Ctrl-C: the service drains, then stops", ""],
+        }
+    }
+}
+
+impl From<OperatorActKind> for AdminAction {
+    fn from(kind: OperatorActKind) -> Self {
+        match kind {
+            OperatorActKind::LogFilter => Self::LogFilter,
+            OperatorActKind::Certificate => Self::Certificate,
+            OperatorActKind::Mtls => Self::Mtls,
+            OperatorActKind::Drain => Self::Drain,
+        }
+    }
+}
+
+impl Admin {
+    /// What an operator did to the running service.
+    pub(crate) fn of(act: &OperatorAct) -> Self {
+        let problem = act.problem.clone().unwrap_or_default();
+        Self { problem, ..Self::new(act.kind.into(), act.value.clone()) }
+    }
+
+    /// An act of someone unknown: a signal and a changed file name no one.
+    #[must_use]
+    pub fn new(action: AdminAction, value: impl Into<String>) -> Self {
+        Self { action: action.name().to_owned(), value: value.into(), ..Self::default() }
+    }
 }

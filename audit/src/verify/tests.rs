@@ -3,6 +3,8 @@ use std::fs;
 use super::*;
 use crate::testing::{TestLog, copy, exchange, line_files, problems, verified, written};
 
+mod positions;
+
 /// Changes the file of a small log, and expects a problem at this line.
 fn check(folder: &Path, original: &[u8], changed: &[u8], line: u64, what: &str) {
     let [path] = &line_files(folder)[..] else { panic!("one file") };
@@ -131,6 +133,38 @@ async fn a_tail_that_is_rewritten_with_the_replicas_own_key_is_found_by_what_oth
     let found = problems(folder.path()).join("\n");
     assert!(found.contains("are not those that test/b/"), "{found}");
     assert!(found.contains("the log was rewritten after that"), "{found}");
+}
+
+/// With one replica no other one has recorded its log, but a receiver may have.
+#[tokio::test]
+async fn a_tail_that_is_rewritten_is_found_by_the_checkpoints_that_a_receiver_has_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    written(&own, "a", &["one"]).await;
+    let before = folder.path().join("before");
+    copy(&own, &before).unwrap();
+    written(&own, "a", &["the truth"]).await;
+    let received = folder.path().join("received.jsonl");
+    let lines = fs::read(&line_files(&own)[0]).unwrap();
+    // It has something else too.
+    fs::write(&received, [b"not a record\n", &lines[..]].concat()).unwrap();
+    let verify = |received: &Path| {
+        verify_with(std::slice::from_ref(&own), &[received.to_owned()], &[], |_| {}).unwrap()
+    };
+    let report = verify(&received).remove(0);
+    assert_eq!(report.problems, [], "{report:#?}");
+    assert_eq!(report.vouchers.len(), 1, "{report:#?}");
+    assert!(report.vouchers[0].log.ends_with("received.jsonl"));
+    fs::remove_dir_all(&own).unwrap();
+    copy(&before, &own).unwrap();
+    written(&own, "a", &["a lie"]).await;
+    written(&own, "a", &["more"]).await;
+    assert_eq!(problems(&own), [""; 0], "the log alone is consistent");
+    let found = verify(&received).remove(0).problems;
+    let text = format!("{found:#?}");
+    assert!(text.contains("received.jsonl") && text.contains("was rewritten after that"), "{text}");
+    let without = verify(Path::new("/dev/null")).remove(0).problems;
+    assert_eq!(without, []);
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 use std::{
     fs,
     io::{self, IsTerminal as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use drawbridge_audit::verify::{LogReport, verify};
+use drawbridge_audit::verify::{LogReport, verify_with};
 
 use super::{Logs, TrustedKeys, print, print_json};
 
@@ -14,6 +14,7 @@ use super::{Logs, TrustedKeys, print, print_json};
 Examples:
   drawbridge audit verify /var/log/drawbridge
   drawbridge audit verify auth-0/ auth-1/ edge-0/ --key audit-keys.txt
+  drawbridge audit verify logs/ --received siem-export.jsonl
 
 Give the logs of all replicas at once: each has recorded the state of the others.")]
 pub struct VerifyArgs {
@@ -22,6 +23,11 @@ pub struct VerifyArgs {
 
     #[command(flatten)]
     keys: TrustedKeys,
+
+    /// A file of JSON lines that a receiver has stored, to which services have sent their logs: the
+    /// logs must have the checkpoints in it. Repeat for several.
+    #[arg(long, value_name = "FILE")]
+    received: Vec<PathBuf>,
 
     /// Print the result as JSON.
     #[arg(long)]
@@ -34,7 +40,7 @@ const PROGRESS_BYTES: u64 = 64 << 20;
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<bool> {
     let keys = args.keys.read()?;
     let mut progress = Progress::new(args);
-    let reports = verify(&args.logs.logs, &keys, |bytes| progress.add(bytes))?;
+    let reports = verify_with(&args.logs.logs, &args.received, &keys, |bytes| progress.add(bytes))?;
     progress.finish();
     if reports.is_empty() {
         anyhow::bail!("there is no audit log in {}", shown(&args.logs));

@@ -1,6 +1,6 @@
-//! The events of the audit log.
+//! The events of the audit log, and the administrative acts in it.
 
-use drawbridge_audit::event::schemas;
+use drawbridge_audit::event::{AdminAction, schemas};
 use serde_json::Value;
 
 use super::table;
@@ -13,7 +13,13 @@ pub(super) fn parts() -> impl Iterator<Item = (String, String)> {
         collect(&schema, &schema, &mut rows);
         format!("### `{name}`\n\n{about}\n\n{}", table(["member", "meaning"], rows))
     });
-    [("audit events".to_owned(), sections.join("\n"))].into_iter()
+    let acts = AdminAction::ALL.map(|act| {
+        let [services, about, value] = act.about();
+        [format!("`{}`", act.name()), services.to_owned(), about.to_owned(), value.to_owned()]
+    });
+    let acts = table(["action", "services", "when", "value"], acts);
+    let events = ("audit events".to_owned(), sections.join("\n"));
+    [events, ("audit actions".to_owned(), acts)].into_iter()
 }
 
 /// The members of an object, with those of the types that are a part of it.

@@ -98,6 +98,8 @@ fn logs() -> TempDir {
         auth.stop().await;
         edge.stop().await;
     });
+    let received = folder.path().join("received.jsonl");
+    fs::copy(lines_of(folder.path(), "auth"), received).expect("what a receiver has stored");
     folder
 }
 
@@ -162,6 +164,10 @@ fn verify_says_who_vouches_and_names_the_changed_line() {
     let name = path.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(shown.contains(&format!("{name}:2: the line was changed")), "{shown}");
     assert!(shown.contains("are not those that edge/a/"), "{shown}");
+    let with = ["verify", "logs", "--received", "received.jsonl"];
+    let (code, shown, _) = audit(folder.path(), &with);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("are not those that received.jsonl recorded"), "{shown}");
     let (code, json, _) = audit(folder.path(), &["verify", "logs", "--json"]);
     let reports: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((code, reports[1]["problems"].as_array().map(Vec::len)), (Some(1), Some(0)));

@@ -12,6 +12,7 @@ use crate::{
     drain::{DrainConfig, OVERDUE_GRACE, RELEASE_TIMEOUT},
     listen::{Address, BindError, Listen, local_address},
     metrics,
+    operator_acts::{OperatorActKind, OperatorActs},
     readiness::Readiness,
     serve::{self, HttpOptions, HttpService, ServerShutdown},
 };
@@ -22,6 +23,7 @@ use crate::{
 pub struct ServiceBuilder {
     readiness: Readiness,
     tasks: ServiceTasks,
+    acts: OperatorActs,
     unfinished: [DropGuard; 3],
 }
 
@@ -41,13 +43,19 @@ impl ServiceBuilder {
         let tasks = ServiceTasks::default();
         let phases = [tasks.draining(), tasks.overdue(), tasks.stopping()];
         let unfinished = phases.map(CancellationToken::drop_guard);
-        Self { readiness: Readiness::default(), tasks, unfinished }
+        Self { readiness: Readiness::default(), tasks, acts: OperatorActs::default(), unfinished }
     }
 
     /// The readiness of the service.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
+    }
+
+    /// What operators do to the service while it runs.
+    #[must_use]
+    pub fn acts(&self) -> OperatorActs {
+        self.acts.clone()
     }
 
     /// See [`ServiceTasks::draining`].
@@ -114,7 +122,8 @@ impl ServiceBuilder {
         let listener = listen.listener()?;
         let address = local_address(&listener);
         if let Some(certificate) = &options.certificate {
-            self.spawn(Arc::clone(certificate).follow(self.readiness(), self.stopping()));
+            let certificate = Arc::clone(certificate);
+            self.spawn(certificate.follow(self.acts(), self.readiness(), self.stopping()));
         }
         let shutdown =
             ServerShutdown { leaving: self.tasks.leaving.clone(), draining: self.draining() };
@@ -133,6 +142,9 @@ impl ServiceBuilder {
         admin: Admin,
     ) -> Result<RunningService, BindError> {
         self.spawn(admin.upkeep(self.stopping()));
+        if let Some(export) = admin.export(self.stopping()) {
+            self.spawn(export);
+        }
         let (listen, router) = admin.into_router(self.readiness());
         let listener = listen.listener()?;
         let admin = local_address(&listener);
@@ -146,6 +158,7 @@ impl ServiceBuilder {
             address: address.into(),
             admin,
             readiness: self.readiness,
+            acts: self.acts,
             tasks: self.tasks,
         })
     }
@@ -250,6 +263,7 @@ pub struct RunningService {
     /// Its admin port, as bound: `/healthz`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     readiness: Readiness,
+    acts: OperatorActs,
     tasks: ServiceTasks,
 }
 
@@ -263,6 +277,7 @@ impl RunningService {
     /// Stops the service: not ready, a delay in which it still accepts requests, no new work, calls
     /// in flight end, and then the background tasks.
     pub async fn drain(self, config: &DrainConfig) {
+        self.acts.report_change(OperatorActKind::Drain, "", Ok(()));
         self.readiness.set_draining();
         self.tasks.leaving.cancel();
         sleep(config.delay()).await;

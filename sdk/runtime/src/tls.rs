@@ -125,6 +125,23 @@ impl PartialEq for KeyPairContents {
     }
 }
 
+impl KeyPairContents {
+    /// SHA-256 of the first certificate, `sha256:<hex>`. Empty: there is none.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let first = CertificateDer::pem_slice_iter(&self.certificate).next();
+        first.and_then(Result::ok).map_or_else(String::new, |first| fingerprint(&first))
+    }
+}
+
+/// SHA-256, `sha256:<hex>`.
+#[must_use]
+pub fn fingerprint(bytes: &[u8]) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let hex = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    format!("sha256:{}", hex.collect::<String>())
+}
+
 /// A certificate with its key.
 pub struct LoadedKeyPair {
     /// The certificate and key as rustls uses them.

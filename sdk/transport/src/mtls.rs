@@ -15,7 +15,7 @@ pub(crate) use self::identity::Identity;
 pub use self::spiffe::{SpiffeId, SpiffeIdError, SvidError};
 use crate::metrics::{CLIENT_HANDSHAKES_FAILED, METRICS};
 use drawbridge_runtime::{
-    Address, BindError, Plaintext, Readiness, ServiceBuilder,
+    Address, BindError, OperatorActs, Plaintext, Readiness, ServiceBuilder,
     handshakes::{
         HandshakeError, HandshakeLimits, Handshakes, count_failed_handshake,
         count_failed_handshakes_from_zero,
@@ -159,15 +159,21 @@ impl Peers {
         count_failed_handshakes_from_zero(&verify::REASONS);
         CLIENT_HANDSHAKES_FAILED.start_at_zero(verify::REASONS.map(|reason| [reason.into()]));
         let peers = Self::open(config)?;
-        service.spawn(peers.clone().follow(service.readiness(), service.stopping()));
+        let (acts, readiness) = (service.acts(), service.readiness());
+        service.spawn(peers.clone().follow(acts, readiness, service.stopping()));
         Ok(peers)
     }
 
     /// Follows the files until `stopping`: new connections use the current files, open ones are
     /// unaffected. An invalid file is reported in `readiness` and changes nothing else.
-    pub async fn follow(self, readiness: Readiness, stopping: CancellationToken) {
+    pub async fn follow(
+        self,
+        acts: OperatorActs,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
         if let Some(identity) = self.identity {
-            identity.follow(readiness, stopping).await;
+            identity.follow(acts, readiness, stopping).await;
         }
     }
 

@@ -264,6 +264,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let builder = ServiceBuilder::new();
     let peers = Peers::start(&builder, &config.mtls.identity)?;
     let audit = AuditLog::open(&config.audit, &builder, "auth")?;
+    audit.observe(&telemetry.acts());
     readiness::watch(&builder, &issuers, &revocations);
     let keys = Keys::new(&config, &peers)?;
     let mut edges = config.mtls_allow_edge;
@@ -310,7 +311,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         mtls.mtls_allow.extend(peers.id().cloned());
     }
     let address = server.accept(&peers, &mtls)?.start(&builder, &config.listen)?;
-    keys.start(&builder);
+    keys.start(&builder, audit.clone());
     builder.readiness().set_ready();
     let admin = Admin::new(&config.admin_listen, telemetry).with_routes(routes);
     let operator = status.merge(audit.admin_routes());
@@ -357,7 +358,7 @@ impl Keys {
 
     /// Exchanges keys with the peers, and rotates this replica's own. With peers the service is not
     /// ready until its first key may sign.
-    fn start(self, builder: &ServiceBuilder) {
+    fn start(self, builder: &ServiceBuilder, audit: AuditLog) {
         let Self { ring, peers, timing, every, ttl } = self;
         if peers.exist() {
             let condition = builder.readiness().condition("signing_key", Effect::Required);
@@ -365,6 +366,10 @@ impl Keys {
             builder.spawn(Arc::clone(&peers).join(condition, builder.stopping()));
         }
         let stopping = builder.stopping();
-        builder.spawn(async move { ring.rotate(every, ttl, timing, &peers, stopping).await });
+        let rotated = move |key: &str| records::key_signs(&audit, key);
+        rotated(&ring.newest());
+        builder.spawn(async move {
+            ring.rotate(every, ttl, timing, &peers, rotated, stopping).await;
+        });
     }
 }

@@ -1,10 +1,10 @@
-//! The audit records of auth: decisions, delegations and revocations.
+//! The audit records of auth: decisions, delegations, revocations and keys.
 
 use std::time::Duration;
 
 use drawbridge_audit::{
     AuditLog, AuditUnavailable, Event,
-    event::{Decision, Shadow, Who},
+    event::{Admin, AdminAction, Decision, Shadow, Who},
 };
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 use drawbridge_runtime::{JsonList, RequestId, trace};
@@ -106,6 +106,11 @@ pub(crate) fn who(identity: &Identity, actor: Option<&Actor>) -> Who {
         scopes: scopes.clone(),
         actor: actor.and_then(|actor| serde_json::to_value(actor).ok()),
     }
+}
+
+/// Records that this key signs transaction tokens from now on.
+pub(crate) fn key_signs(audit: &AuditLog, id: &str) {
+    audit.record(Event::Admin(Box::new(Admin::new(AdminAction::TransactionKey, id))));
 }
 
 /// The status of a request that cannot be recorded.

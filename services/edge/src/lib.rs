@@ -310,6 +310,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let file = config.config.clone().map(ConfigFile::new);
     let flags = config::from_flags(&config.services);
     let audit = AuditLog::open(&config.audit, &builder, "edge")?;
+    audit.observe(&telemetry.acts());
     discovery::start(&builder, flags, file, &config.kubernetes, &audit, discovery).await?;
 
     let authorizer = authorizer(&config, &peers)?;

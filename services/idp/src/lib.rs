@@ -279,6 +279,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     });
     let revoker = revoker(&config, &issuer, &key, &builder)?;
     let audit = AuditLog::open(&config.audit, &builder, "idp")?;
+    audit.observe(&telemetry.acts());
     let operator = audit.admin_routes();
     let mut idp = Idp::new(issuer, &config, users, key, revoker, audit)?;
     if let Some(file) = file {

@@ -1,6 +1,11 @@
 //! Audit logs: what is recorded of calls, decisions and everything that changes them.
 
-use std::{collections::HashMap, fs, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use drawbridge_audit::{
     AuditConfig, Event,
@@ -17,7 +22,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::timeout};
 
+mod acts;
+mod replicas;
+mod sinks;
 mod unwritable;
+mod unwritable_auth;
 
 /// The calls of the mixed load, and how many clients send them at once.
 const CALLS: usize = 5_000;
@@ -105,16 +114,23 @@ async fn cancel(alice: &Client) {
     }
 }
 
+/// The file of the log filter.
+fn filter_of(files: &TempDir) -> PathBuf {
+    files.path().join("filter")
+}
+
 /// A mesh with the conformance service, all of whose logs are in one folder.
 async fn start(folder: &Path, config: &str) -> (TestMesh, HostedService, Edge, TempDir) {
+    let files = tempfile::tempdir().expect("a folder");
+    fs::write(filter_of(&files), "error").expect("a file");
     let mesh = TestMesh::with(|config| {
         serve_conformance(config);
         fs::write(config.policies.join("audit.cedar"), POLICY).expect("a file");
         config.telemetry.log = "error".to_owned();
         config.audit = audit(folder);
+        config.telemetry.log_filter_file = Some(filter_of(&files));
     })
     .await;
-    let files = tempfile::tempdir().expect("a folder");
     let file = files.path().join("edge.toml");
     fs::write(&file, config).expect("a file");
     let (_, service, edge) = mesh
@@ -130,9 +146,10 @@ async fn start(folder: &Path, config: &str) -> (TestMesh, HostedService, Edge, T
 #[tokio::test]
 async fn every_call_of_a_mixed_load_has_one_outcome_and_every_decided_one_a_decision() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (mesh, _service, edge, _files) = start(folder.path(), LIMIT).await;
+    let (mesh, _service, edge, files) = start(folder.path(), LIMIT).await;
     let alice = edge.client(&mesh.client("alice").await);
     let anonymous = edge.client(&mesh.anonymous());
+    let changing = tokio::spawn(acts::change_log_filter(folder.path().to_owned(), filter_of(&files)));
     cancel(&alice).await;
     let mut sending = JoinSet::new();
     for client in 0..CLIENTS {
@@ -147,6 +164,7 @@ async fn every_call_of_a_mixed_load_has_one_outcome_and_every_decided_one_a_deci
     }
     let sent: Vec<_> = sending.join_all().await.into_iter().flatten().collect();
     assert_eq!(sent.len(), CALLS);
+    changing.await.expect("changes of the log filter");
     // The limit of records of unauthenticated callers is per second. What it suppressed is counted
     // in the next such record.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -181,6 +199,7 @@ async fn every_call_of_a_mixed_load_has_one_outcome_and_every_decided_one_a_deci
         check_decision(call, of);
     });
     assert_eq!(cancelled.count(), CANCELLED);
+    acts::check_acts(folder.path());
     for report in verify(&[folder.path().to_owned()], &[], |_| {}).expect("logs") {
         assert!(report.problems.is_empty() && report.lost == 0, "{report:?}");
     }

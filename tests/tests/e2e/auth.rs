@@ -7,7 +7,7 @@ mod edge_tokens;
 mod epochs;
 mod issuers;
 mod keycloak;
-mod keys;
+pub(crate) mod keys;
 mod kubernetes;
 mod replicas;
 pub(crate) mod revocation;

@@ -15,7 +15,9 @@ use tokio_rustls::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    error_chain,
     follow::FollowedFiles,
+    operator_acts::{OperatorActKind, OperatorActs},
     readiness::Readiness,
     tls::{CertificateError, KeyPairContents, KeyPairFiles, ReloadMetrics},
 };
@@ -55,10 +57,20 @@ impl ServerCertificate {
 
     /// Follows the files until `stopping`: new connections use the current files, open ones are
     /// unaffected. An invalid file is reported in `readiness` and changes nothing else.
-    pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+    pub async fn follow(
+        self: Arc<Self>,
+        acts: OperatorActs,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
         let files = self.files.clone();
         let report = ReloadMetrics::SERVER.report();
-        let mut files = FollowedFiles::new(report, move || files.read(), readiness, stopping);
+        let files = FollowedFiles::new(report, move || files.read(), readiness, stopping);
+        let mut files = files.observed_by(move |contents: Option<&KeyPairContents>, applied| {
+            let value = contents.map(KeyPairContents::fingerprint).unwrap_or_default();
+            let applied = applied.map_err(|error| error_chain(error));
+            acts.report_change(OperatorActKind::Certificate, value, applied);
+        });
         while let Some(contents) = files.next().await {
             files.report(self.apply(&contents));
         }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{MtlsError, SpiffeId};
 use drawbridge_runtime::{
-    Readiness,
+    OperatorActKind, OperatorActs, Readiness, error_chain,
     follow::FollowedFiles,
     tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics, Validity},
 };
@@ -58,10 +58,20 @@ impl Identity {
 
     /// Follows the files until `stopping`: new connections use the current files, open ones are
     /// unaffected.
-    pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        acts: OperatorActs,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
         let files = self.files.clone();
         let report = ReloadMetrics::PEERS.report();
-        let mut files = FollowedFiles::new(report, move || files.read(), readiness, stopping);
+        let files = FollowedFiles::new(report, move || files.read(), readiness, stopping);
+        let mut files = files.observed_by(move |contents: Option<&Contents>, applied| {
+            let value = contents.map(Contents::fingerprints).unwrap_or_default();
+            let applied = applied.map_err(|error| error_chain(error));
+            acts.report_change(OperatorActKind::Mtls, value, applied);
+        });
         while let Some(contents) = files.next().await {
             files.report(self.apply(&contents));
         }
@@ -80,6 +90,14 @@ impl Identity {
 
     pub(crate) fn material(&self) -> Arc<Material> {
         self.current.load_full()
+    }
+}
+
+impl Contents {
+    /// What identifies the certificate and the file of authorities.
+    fn fingerprints(&self) -> String {
+        let authorities = tls::fingerprint(&self.trust_bundle);
+        format!("certificate {}, trust bundle {authorities}", self.pair.fingerprint())
     }
 }
 

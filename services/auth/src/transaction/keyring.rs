@@ -167,7 +167,7 @@ impl Keyring {
     }
 
     /// The id of the newest key of this replica.
-    pub(super) fn newest(&self) -> String {
+    pub(crate) fn newest(&self) -> String {
         self.lock().own.last().map(|key| id(key).to_owned()).unwrap_or_default()
     }
 

@@ -14,13 +14,14 @@ use super::{
 impl Keyring {
     /// Rotates the key every `every` until `stopping`: publishes the next key, signs with it once
     /// all peers hold it, then withdraws the previous one, when tokens of lifetime `ttl` have
-    /// expired. A verifier that respects KEYS_MAX_AGE never sees an unknown key.
+    /// expired. `rotated` is called with the id of each next key. A verifier that respects KEYS_MAX_AGE never sees an unknown key.
     pub(crate) async fn rotate(
         &self,
         every: Duration,
         ttl: Duration,
         timing: KeyTiming,
         peers: &KeyPeers,
+        rotated: impl Fn(&str),
         stopping: CancellationToken,
     ) {
         let rotating = async {
@@ -44,6 +45,7 @@ impl Keyring {
                 tokio::join!(sleep(timing.lead), peers.confirmed(&kid, timing.lead));
                 self.sign_with(next);
                 signs_until = Instant::now() + every;
+                rotated(&kid);
                 tracing::info!(kid, "rotated the key of transaction tokens");
                 sleep(ttl + timing.grace).await;
                 self.withdraw_previous();

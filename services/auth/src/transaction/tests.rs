@@ -82,7 +82,7 @@ async fn keys_rotate_without_rejecting_a_token_and_old_keys_are_withdrawn() {
     let stop = stopping.clone();
     let rotating = tokio::spawn(async move {
         let peers = KeyPeers::new(Arc::clone(&ring), None, FAST, TTL);
-        ring.rotate(EVERY, TTL, FAST, &peers, stop).await;
+        ring.rotate(EVERY, TTL, FAST, &peers, |_| {}, stop).await;
     });
 
     let mut validation = Validation::new(ALGORITHM);

@@ -27,7 +27,7 @@ use crate::{gateway::limits::until, identity::exchange_at};
 const FORGED: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 const RPC: &str = "drawbridge.code.v1.CodeService/ListFiles";
 /// Short enough for a test that watches the published keys rather than verifiers.
-const FAST: KeyTiming = KeyTiming {
+pub(crate) const FAST: KeyTiming = KeyTiming {
     lead: Duration::from_millis(600),
     lead_at_start: Duration::from_millis(300),
     grace: Duration::from_secs(3),
@@ -44,24 +44,24 @@ fn with_peers(config: &mut drawbridge_auth::Config, peers: &[&Url], timing: KeyT
 }
 
 /// Replicas that know one another, not yet started.
-fn replicas<const N: usize>(mesh: &TestMesh, timing: KeyTiming) -> [Auth; N] {
+pub(crate) fn replicas<const N: usize>(mesh: &TestMesh, timing: KeyTiming) -> [Auth; N] {
     let ports = [(); N].map(|()| mesh.auth(|_| {}));
     let urls = ports.each_ref().map(|auth| auth.url.clone());
     ports.map(|auth| auth.with(|config| with_peers(config, &urls.each_ref(), timing)))
 }
 
-pub(super) async fn ready(auth: &Auth) -> HostedService {
+pub(crate) async fn ready(auth: &Auth) -> HostedService {
     let running = auth.start().await;
     running.running.readiness().wait_ready().await;
     running
 }
 
 /// An internal caller's own token.
-pub(super) async fn own(mesh: &TestMesh, user: &str) -> String {
+pub(crate) async fn own(mesh: &TestMesh, user: &str) -> String {
     sign_in(&mesh.mesh.state.issuer, &mesh.mesh.state.internal_audience, user, user).await
 }
 
-pub(super) async fn mint(auth: &Auth, own: &str) -> String {
+pub(crate) async fn mint(auth: &Auth, own: &str) -> String {
     let request = pb::ExchangeRequest {
         subject_token: own.to_owned(),
         rpc: RPC.to_owned(),

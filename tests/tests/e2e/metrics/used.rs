@@ -15,8 +15,10 @@ use crate::replicas::program;
 /// Metrics that a scrape has only with another configuration, or after an event: HTTPS at the edge,
 /// an issuers file, a policy bundle, an audit log, a limit of requests that changed, a config file
 /// with limits, guards and programs, results that are cached.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 15] = [
     "audit_records_written_total",
+    "audit_sink_lag_seconds",
+    "audit_sink_records_dropped_total",
     "audit_writable",
     "auth_issuers_current",
     "auth_policy_bundle_expired",

@@ -1,6 +1,11 @@
 //! Files that change while a service runs.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use drawbridge_runtime::{OperatorAct, OperatorActKind};
 
 use super::*;
 
@@ -27,6 +32,9 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
     let edge = Files::new(&old.sign("edge"), &[&old]);
     let server = Server::with(&tools, &["edge"]);
     let client = Peers::start(&server.builder, &edge.config()).unwrap();
+    let acts: Arc<Mutex<Vec<OperatorAct>>> = Arc::default();
+    let observed = Arc::clone(&acts);
+    server.builder.acts().observe(move |act| observed.lock().unwrap().push(act.clone()));
     let (done, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let balanced = client.balanced(&[server.url()], "tools", None).unwrap();
     let channel = client.connect(&server.url(), "tools", None).unwrap();
@@ -74,6 +82,15 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
     })
     .await;
     assert!(call_succeeds(&new, &[&new], &server).await);
+    let acts: Vec<_> = acts.lock().unwrap().clone();
+    // Files that are being written may be invalid for a moment.
+    let renewals: Vec<_> = acts.iter().filter(|act| act.problem.is_none()).collect();
+    let is_renewal = |act: &&OperatorAct| {
+        act.kind == OperatorActKind::Mtls
+            && act.value.starts_with("certificate sha256:")
+            && act.value.contains("trust bundle sha256:")
+    };
+    assert!(renewals.len() >= 4 && renewals.iter().all(is_renewal), "{acts:#?}");
 
     done.store(true, Ordering::Relaxed);
     for caller in callers {
