@@ -1,7 +1,7 @@
 //! Reading audit logs: files of lines, in the order in which they were written.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -34,18 +34,28 @@ impl LogFiles {
         files.sort_unstable();
         files.dedup();
         let mut logs: BTreeMap<String, Vec<(u64, PathBuf)>> = BTreeMap::new();
+        let mut begun = BTreeSet::new();
         for path in files {
-            let Some(first) = Lines::open(&path)?.next().transpose()? else { continue };
+            let first = Lines::open(&path)?.next().transpose()?;
             // The folder names the log and the file its first line, whatever the line says. Copies
             // may have other names.
             let by_line = || {
-                let record = serde_json::from_slice::<Record>(&first.bytes).ok()?;
+                let record = serde_json::from_slice::<Record>(&first.as_ref()?.bytes).ok()?;
                 Some((record.log, record.seq))
             };
-            let by_name = identify(&path);
-            let (log, seq) = by_name.or_else(by_line).ok_or_else(|| not_a_record(&path, 1))?;
-            logs.entry(log).or_default().push((seq, path));
+            match identify(&path).or_else(by_line) {
+                // A file without lines is one of the log: it may have had some.
+                Some((log, seq)) => {
+                    if first.is_some() {
+                        begun.insert(log.clone());
+                    }
+                    logs.entry(log).or_default().push((seq, path));
+                }
+                None if first.is_none() => {}
+                None => return Err(not_a_record(&path, 1)),
+            }
         }
+        logs.retain(|log, _| begun.contains(log));
         for files in logs.values_mut() {
             files.sort_unstable();
         }

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use drawbridge_runtime::{Effect, ServiceBuilder, is_loopback};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
@@ -33,6 +35,8 @@ mod position;
 mod receiver;
 mod worker;
 
+/// The length of the digest of a URL, in bytes.
+const DIGEST_BYTES: usize = 4;
 /// How long receivers may take to acknowledge the last lines when the service stops. What they have
 /// not is sent after the next start.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -72,13 +76,10 @@ impl Receivers {
     }
 }
 
-/// A URL without what may be secret: user, password, query.
+/// The origin of a URL: user, path and query may be secret. A short digest tells URLs apart.
 fn address(url: &Url) -> String {
-    let mut url = url.clone();
-    let _ = url.set_username("").and_then(|()| url.set_password(None));
-    url.set_query(None);
-    url.set_fragment(None);
-    url.to_string()
+    let digest = HEXLOWER.encode(&Sha256::digest(url.as_str())[..DIGEST_BYTES]);
+    format!("{} ({digest})", url.origin().ascii_serialization())
 }
 
 /// Records name persons: they leave the host in plaintext only where that is configured.
@@ -88,7 +89,7 @@ fn require_private(url: &Url, is_allowed: bool) -> Result<(), AuditError> {
     }
     Err(AuditError::Sink(format!(
         "{} would get it in plaintext; use https, or allow that with --audit-sink-plaintext",
-        address(url)
+        url.origin().ascii_serialization()
     )))
 }
 

@@ -11,7 +11,7 @@ use url::Url;
 pub struct SinkConfig {
     /// Send the audit log to this URL too: `POST` of JSON lines. A batch is repeated until it is
     /// answered with a status of success. `--audit-log` must be a folder.
-    #[arg(long, value_name = "URL", requires = "audit_log")]
+    #[arg(long, value_name = "URL", requires = "audit_log", hide_env_values = true)]
     pub audit_http_url: Option<Url>,
 
     /// A file with the bearer token for --audit-http-url. It is read for each batch.
