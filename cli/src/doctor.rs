@@ -18,6 +18,7 @@ use crate::admin::AdminTarget;
 
 use self::{report::Counts, setup::Setup, variables::Variables};
 
+mod bundles;
 mod certificates;
 mod check;
 mod database;

@@ -1,7 +1,9 @@
 //! A scrape of `/metrics`, in Prometheus's text format
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+
+use drawbridge_runtime::Sample;
 
 /// The samples of one scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,29 +13,10 @@ pub(crate) struct Scrape {
     values: HashMap<String, f64>,
 }
 
-/// One sample.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Sample {
-    /// Its name and labels, as the scrape spells them.
-    series: String,
-    name: String,
-    labels: BTreeMap<String, String>,
-    /// Its value.
-    pub(crate) value: f64,
-}
-
-impl Sample {
-    /// The value of a label. Empty: it has none.
-    pub(crate) fn label(&self, name: &str) -> &str {
-        self.labels.get(name).map(String::as_str).unwrap_or_default()
-    }
-}
-
 impl Scrape {
     /// Parses a scrape. Lines that are no sample are skipped.
     pub(crate) fn parse(text: &str) -> Self {
-        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-        let samples: Vec<_> = lines.filter_map(parse_sample).collect();
+        let samples: Vec<_> = text.lines().filter_map(Sample::parse).collect();
         let values = samples.iter().map(|sample| (sample.series.clone(), sample.value)).collect();
         Self { samples, values }
     }
@@ -51,47 +34,6 @@ impl Scrape {
     /// The sum of the samples of this name. `None`: no sample has this name.
     pub(crate) fn sum(&self, name: &str) -> Option<f64> {
         self.samples(name).map(|sample| sample.value).reduce(|sum, value| sum + value)
-    }
-}
-
-fn parse_sample(line: &str) -> Option<Sample> {
-    let (name, rest) = match line.find(['{', ' ', '\t']) {
-        Some(end) => line.split_at(end),
-        None => return None,
-    };
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(rest) => parse_labels(rest)?,
-        None => (BTreeMap::new(), rest),
-    };
-    let series = line[..line.len() - rest.len()].to_owned();
-    // A timestamp may follow.
-    let value = rest.split_whitespace().next()?.parse().ok()?;
-    Some(Sample { series, name: name.to_owned(), labels, value })
-}
-
-/// Parses labels up to their closing brace, and returns the rest of the line.
-fn parse_labels(mut text: &str) -> Option<(BTreeMap<String, String>, &str)> {
-    let mut labels = BTreeMap::new();
-    loop {
-        text = text.trim_start_matches([',', ' ']);
-        if let Some(rest) = text.strip_prefix('}') {
-            return Some((labels, rest));
-        }
-        let (name, rest) = text.split_once("=\"")?;
-        let mut value = String::new();
-        let mut characters = rest.chars();
-        loop {
-            match characters.next()? {
-                '"' => break,
-                '\\' => value.push(match characters.next()? {
-                    'n' => '\n',
-                    other => other,
-                }),
-                other => value.push(other),
-            }
-        }
-        labels.insert(name.trim().to_owned(), value);
-        text = characters.as_str();
     }
 }
 

@@ -1,26 +1,39 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::serve::Listener as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    collector::{
+        logs::v1::{ExportLogsServiceRequest, logs_service_server::LogsServiceServer},
+        metrics::v1::{ExportMetricsServiceRequest, metrics_service_server::MetricsServiceServer},
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
     },
     common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value},
     trace::v1::{span::SpanKind, status::StatusCode},
 };
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use url::Url;
 
-/// An OTLP collector that records the spans it receives.
+pub use self::signals::{DataPoint, LogRecord};
+use crate::TlsListener;
+
+mod signals;
+
+/// An OTLP collector that records the spans, data points and log records that it receives.
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
+    points: Arc<Mutex<Vec<DataPoint>>>,
+    records: Arc<Mutex<Vec<LogRecord>>>,
+    /// The header `authorization` of each request.
+    authorizations: Arc<Mutex<Vec<Option<String>>>>,
     is_discarding: bool,
 }
 
@@ -75,7 +88,9 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let server = tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(self))
+            .add_service(TraceServiceServer::new(self.clone()))
+            .add_service(MetricsServiceServer::new(self.clone()))
+            .add_service(LogsServiceServer::new(self))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         url.parse().expect("a URL")
@@ -90,10 +105,11 @@ impl Collector {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let collector = serving.clone();
-                let service = hyper::service::service_fn(move |request| {
-                    let collector = collector.clone();
-                    async move { Ok::<_, hyper::Error>(collector.receive_http(request).await) }
-                });
+                let service =
+                    hyper::service::service_fn(move |request: http::Request<Incoming>| {
+                        let collector = collector.clone();
+                        async move { Ok::<_, hyper::Error>(collector.receive_http(request).await) }
+                    });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(connection);
@@ -102,21 +118,35 @@ impl Collector {
         (collector, url.parse().expect("a URL"))
     }
 
-    async fn receive_http(
-        &self,
-        request: http::Request<Incoming>,
-    ) -> http::Response<Full<bytes::Bytes>> {
+    /// Starts a collector of OTLP over HTTP with TLS, and returns its URL.
+    pub async fn start_https(listener: TlsListener) -> (Self, Url) {
+        let collector = Self::default();
+        let address = listener.local_addr().expect("an address");
+        let serving = collector.clone();
+        let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
+            let collector = serving.clone();
+            async move { collector.receive_http(request).await }
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (collector, format!("https://{address}").parse().expect("a URL"))
+    }
+
+    async fn receive_http<B>(&self, request: http::Request<B>) -> http::Response<Full<bytes::Bytes>>
+    where
+        B: hyper::body::Body,
+    {
         let (head, body) = request.into_parts();
+        self.note_authorization(head.headers.get("authorization"));
         let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-        let message =
-            body.ok().and_then(|body| ExportTraceServiceRequest::decode(body.as_ref()).ok());
-        let status = match message {
-            Some(message) if head.uri.path() == "/v1/traces" => {
-                self.receive(message);
-                http::StatusCode::OK
+        let received = body.is_ok_and(|body| match head.uri.path() {
+            "/v1/traces" => decoded::<ExportTraceServiceRequest>(&body, |it| self.receive(it)),
+            "/v1/metrics" => {
+                decoded::<ExportMetricsServiceRequest>(&body, |it| self.receive_metrics(it))
             }
-            _ => http::StatusCode::BAD_REQUEST,
-        };
+            "/v1/logs" => decoded::<ExportLogsServiceRequest>(&body, |it| self.receive_logs(it)),
+            _ => false,
+        });
+        let status = if received { http::StatusCode::OK } else { http::StatusCode::BAD_REQUEST };
         let mut response = http::Response::new(Full::default());
         *response.status_mut() = status;
         response
@@ -130,6 +160,16 @@ impl Collector {
     /// The spans of one trace, received so far.
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
         self.spans().into_iter().filter(|span| span.trace_id == trace_id).collect()
+    }
+
+    /// The header `authorization` of each request so far.
+    pub fn authorizations(&self) -> Vec<Option<String>> {
+        self.authorizations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_authorization(&self, header: Option<&http::HeaderValue>) {
+        let header = header.and_then(|header| header.to_str().ok()).map(str::to_owned);
+        self.authorizations.lock().unwrap_or_else(PoisonError::into_inner).push(header);
     }
 
     fn receive(&self, request: ExportTraceServiceRequest) {
@@ -170,9 +210,15 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.note_authorization(request.metadata().as_ref().get("authorization"));
         self.receive(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
+}
+
+/// Whether `body` is a message of this type, which is then received.
+fn decoded<M: prost::Message + Default>(body: &[u8], receive: impl FnOnce(M)) -> bool {
+    M::decode(body).map(receive).is_ok()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -36,7 +36,7 @@ pub use self::redis::{Redis, RedisCluster, RedisSentinel};
 pub use browser::{authorize_as, sign_in};
 pub use bundles::{FileServer, OciRegistry};
 pub use client::{Client, REQUEST_ID, Reply};
-pub use collector::{Collector, Span};
+pub use collector::{Collector, DataPoint, LogRecord, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;
 pub use mesh::{

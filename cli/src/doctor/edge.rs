@@ -10,13 +10,23 @@ use super::{
     http::{Answer, client, compare_clock, get, send},
 };
 
-/// The check of an endpoint. `issuers`: those whose tokens auth accepts, if they are known.
-pub(super) fn check(public_url: Url, issuers: Vec<String>) -> Check {
-    Check::new("edge", public_url.to_string(), async move { inspect(&public_url, &issuers).await })
+/// What auth accepts, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AcceptedTokens {
+    /// The issuers of access tokens.
+    pub(super) issuers: Vec<String>,
+    /// The URLs of `--audience`.
+    pub(super) audiences: Vec<String>,
 }
 
-async fn inspect(public_url: &Url, issuers: &[String]) -> Vec<Finding> {
+/// The check of an endpoint, for which auth accepts these tokens.
+pub(super) fn check(public_url: Url, accepted: AcceptedTokens) -> Check {
+    Check::new("edge", public_url.to_string(), async move { inspect(&public_url, &accepted).await })
+}
+
+async fn inspect(public_url: &Url, accepted: &AcceptedTokens) -> Vec<Finding> {
     let mut findings = Vec::new();
+    findings.extend(judge_audience(public_url, &accepted.audiences));
     if public_url.scheme() != "https" && !drawbridge_runtime::is_loopback(public_url) {
         findings.push(Finding::warning(
             "it is not https: tokens pass the network in clear",
@@ -36,10 +46,29 @@ async fn inspect(public_url: &Url, issuers: &[String]) -> Vec<Finding> {
     };
     findings.extend(compare_clock(&answer.headers));
     match metadata_url(&answer) {
-        Ok(url) => findings.push(metadata(public_url, &url, issuers).await),
+        Ok(url) => findings.push(metadata(public_url, &url, &accepted.issuers).await),
         Err(finding) => findings.push(finding),
     }
     findings
+}
+
+/// Whether auth accepts tokens for the edge: one of its audiences is the edge's URL or above it.
+fn judge_audience(public_url: &Url, audiences: &[String]) -> Option<Finding> {
+    let wanted = public_url.as_str().trim_end_matches('/');
+    let covers = |audience: &String| {
+        let rest = wanted.strip_prefix(audience.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if audiences.is_empty() {
+        return None;
+    }
+    if audiences.iter().any(covers) {
+        return Some(Finding::ok("auth accepts tokens for this audience"));
+    }
+    Some(Finding::failed(
+        format!("auth accepts no token for it: its audiences are {}", audiences.join(", ")),
+        format!("name {wanted} in auth's --audience, as in the edge's --public-url"),
+    ))
 }
 
 async fn post_without_token(public_url: &Url) -> Result<Answer, String> {

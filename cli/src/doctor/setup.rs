@@ -14,9 +14,12 @@ use url::Url;
 
 use super::{
     DoctorArgs,
+    bundles::BundleTarget,
     certificates::CertificateTarget,
     check::{Check, Finding},
-    database, edge, files,
+    database,
+    edge::{self, AcceptedTokens},
+    files,
     issuers::IssuerTarget,
     redis::RedisTarget,
     services::{self, LockTarget, ToolTarget},
@@ -44,6 +47,10 @@ pub(super) struct Setup {
     /// Config files besides the edge's.
     pub(super) files: Vec<PathBuf>,
     pub(super) policies: Vec<PathBuf>,
+    /// Signed bundles of policies.
+    pub(super) bundles: Vec<BundleTarget>,
+    /// The URLs of the edge whose tokens auth accepts.
+    pub(super) audiences: Vec<String>,
     /// What is wrong with the description itself.
     pub(super) problems: Vec<(String, Finding)>,
 }
@@ -157,6 +164,7 @@ impl Setup {
             && self.tools.is_empty()
             && self.files.is_empty()
             && self.policies.is_empty()
+            && self.bundles.is_empty()
     }
 
     /// All checks.
@@ -172,13 +180,15 @@ impl Setup {
         checks.extend(edge_config.map(|file| files::file(file, namespaces.clone())));
         checks.extend(self.files.into_iter().map(|file| files::file(file, Vec::new())));
         checks.extend(self.policies.into_iter().map(files::policies));
+        checks.extend(self.bundles.into_iter().map(BundleTarget::check));
         checks.extend(self.certificates.into_iter().map(CertificateTarget::check));
-        let issuers: Vec<_> = self.issuers.keys().cloned().collect();
+        let issuers = self.issuers.keys().cloned().collect();
+        let accepted = AcceptedTokens { issuers, audiences: self.audiences };
         checks.extend(self.issuers.into_values().map(IssuerTarget::check));
         checks.extend(self.redis.into_iter().map(|redis| redis.check(limit)));
         checks.extend(self.vaults.into_iter().map(VaultTarget::check));
         checks.extend(self.databases.into_iter().map(database::check));
-        checks.extend(self.public_urls.into_iter().map(|url| edge::check(url, issuers.clone())));
+        checks.extend(self.public_urls.into_iter().map(|url| edge::check(url, accepted.clone())));
         checks.extend(self.admin.into_iter().map(|(name, url)| services::admin(name, url)));
         checks
     }

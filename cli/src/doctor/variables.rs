@@ -14,8 +14,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    certificates::CertificateTarget, check::Finding, issuers::IssuerTarget, redis::RedisTarget,
-    setup::Setup, vault::VaultTarget,
+    bundles::BundleTarget, certificates::CertificateTarget, check::Finding, issuers::IssuerTarget,
+    redis::RedisTarget, setup::Setup, vault::VaultTarget,
 };
 
 /// The largest file of variables, in bytes.
@@ -159,9 +159,12 @@ fn add_auth(matches: &ArgMatches, setup: &mut Setup) {
         setup.add_issuers_file(path);
     }
     setup.redis.extend(auth.redis_url.map(|url| redis("auth", url)));
-    // `drawbridge policy status` is about bundles.
-    if let PolicyLocation::Folder(folder) = auth.policies {
-        setup.policies.push(folder);
+    setup.audiences.extend(auth.audience);
+    match auth.policies {
+        PolicyLocation::Folder(folder) => setup.policies.push(folder),
+        PolicyLocation::Bundle(location) => {
+            setup.bundles.push(BundleTarget { location, config: auth.policy_bundles });
+        }
     }
 }
 
@@ -267,6 +270,7 @@ mod tests {
         assert_eq!(setup.admin[1].1.as_str(), "http://127.0.0.1:7181/");
         assert_eq!((setup.redis.len(), setup.databases.len()), (1, 1));
         assert_eq!(setup.policies, [Path::new("/etc/drawbridge/policies")]);
+        assert_eq!(setup.audiences, ["https://mcp.acme.example/mcp"]);
         assert_eq!(setup.vaults.len(), 1);
         assert_eq!(setup.vaults[0].services, ["invoices", "tickets"]);
     }

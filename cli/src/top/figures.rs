@@ -5,13 +5,11 @@ use std::{
     time::SystemTime,
 };
 
+use drawbridge_runtime::Sample;
 use serde::Serialize;
 
 use super::{Round, Scraped};
-use crate::{
-    admin::AdminTarget,
-    scrape::{Sample, Scrape},
-};
+use crate::{admin::AdminTarget, scrape::Scrape};
 
 /// How long operations of MCP took: the histogram of the edge.
 const OPERATIONS_BUCKETS: &str = "mcp_server_operation_duration_seconds_bucket";

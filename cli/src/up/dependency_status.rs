@@ -192,7 +192,7 @@ async fn database(
 }
 
 async fn traces(args: &UpArgs) -> (DependencyStatus, String) {
-    let Some(endpoint) = &args.telemetry.otlp_endpoint else {
+    let Some(endpoint) = args.telemetry.traces_endpoint() else {
         return (DependencyStatus::None, "set OTEL_EXPORTER_OTLP_ENDPOINT to send them".to_owned());
     };
     let host = match endpoint.host() {

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::{Up, drawbridge, new_state, text};
 
+mod bundles;
 mod certificates;
 mod issuers;
 mod servers;

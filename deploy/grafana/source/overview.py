@@ -170,11 +170,19 @@ def overview():
             ),
             panel(
                 "Lost telemetry",
-                "Spans and log lines that could not be exported or written.",
+                "Spans, data points and log lines that could not be exported or written.",
                 "ops",
                 (
                     rate("telemetry_spans_lost_total{}", "job, reason"),
                     "spans of {{job}}: {{reason}}",
+                ),
+                (
+                    rate("telemetry_log_records_lost_total{}", "job, reason"),
+                    "log records of {{job}}: {{reason}}",
+                ),
+                (
+                    rate("telemetry_data_points_lost_total{}", "job, reason"),
+                    "data points of {{job}}: {{reason}}",
                 ),
                 (rate("telemetry_log_lines_lost_total{}", "job"), "log lines of {{job}}"),
             ),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,7 +39,26 @@ func newCallMetrics() *callMetrics {
 
 // observe measures a call. The names of RPCs are those that are registered.
 func (m *callMetrics) observe(rpc string, code codes.Code, took time.Duration) {
-	m.duration.WithLabelValues(rpc, code.String()).Observe(took.Seconds())
+	m.duration.WithLabelValues(rpc, statusName(code)).Observe(took.Seconds())
+}
+
+// statusName is a code as gRPC's specification and OpenTelemetry's conventions write it, such as
+// INVALID_ARGUMENT. Go spells them otherwise.
+func statusName(code codes.Code) string {
+	switch code {
+	case codes.OK:
+		return "OK"
+	case codes.Canceled:
+		return "CANCELLED"
+	}
+	var name strings.Builder
+	for at, letter := range code.String() {
+		if at > 0 && unicode.IsUpper(letter) {
+			name.WriteByte('_')
+		}
+		name.WriteRune(unicode.ToUpper(letter))
+	}
+	return name.String()
 }
 
 // admin is the admin port, for operators only. It accepts requests whose host is an IP address,

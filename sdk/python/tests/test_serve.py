@@ -96,7 +96,7 @@ async def test_the_admin_port_serves_health_readiness_and_metrics():
         status, body = await asyncio.to_thread(get, admin, "/readyz")
         assert (status, json.loads(body)) == (200, {"ready": True})
         _, metrics = await asyncio.to_thread(get, admin, "/metrics")
-        labels = f'rpc_method="{GREETER}/Greet",rpc_response_status_code="Ok"'
+        labels = f'rpc_method="{GREETER}/Greet",rpc_response_status_code="OK"'
         assert f"rpc_server_call_duration_seconds_count{{{labels}}} 1.0" in metrics
         evil = await asyncio.to_thread(lambda: get(admin, "/metrics", Host="evil.example"))
         assert evil[0] == 403

@@ -71,7 +71,7 @@ async def test_a_call_is_a_span_in_the_trace_of_its_caller_and_its_work_is_below
             "rpc.system.name": "grpc",
             "rpc.method": f"{SERVICE}/{rpc}",
             "request_id": "request-1",
-            "rpc.response.status_code": "Ok",
+            "rpc.response.status_code": "OK",
         }
     assert own.parent is None
 
@@ -86,7 +86,7 @@ async def test_the_span_of_a_failed_call_has_its_status_and_no_token_or_cause(sp
         await outcome(refused.Greet(GreetRequest(), metadata=[(TXN_TOKEN, "secret-token")]))
     found = spans.get_finished_spans()
     codes = [span.attributes["rpc.response.status_code"] for span in found]
-    assert codes == ["Internal", "InvalidArgument", "Unauthenticated"]
+    assert codes == ["INTERNAL", "INVALID_ARGUMENT", "UNAUTHENTICATED"]
     assert [span.status.status_code.name for span in found] == ["ERROR", "UNSET", "UNSET"]
     for span in found:
         assert "swordfish" not in span.to_json() and "secret-token" not in span.to_json()

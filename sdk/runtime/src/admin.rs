@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     listen::Listen,
     readiness::Readiness,
-    telemetry::{Telemetry, process},
+    telemetry::{OtlpMetrics, Telemetry, process},
 };
 
 mod scheduler;
@@ -32,6 +32,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub struct Admin {
     listen: Listen,
     metrics: PrometheusHandle,
+    otlp_metrics: Option<OtlpMetrics>,
     hosts: Vec<String>,
     operator: Router,
     extra: Router,
@@ -44,6 +45,7 @@ impl Admin {
         Self {
             listen: listen.clone(),
             metrics: telemetry.metrics(),
+            otlp_metrics: telemetry.otlp_metrics(),
             hosts: telemetry.admin_allowed_hosts().to_vec(),
             operator: Router::new(),
             extra: Router::new(),
@@ -66,7 +68,7 @@ impl Admin {
 
     /// The address of the admin port, and what it serves.
     pub(crate) fn into_router(self, readiness: Readiness) -> (Listen, Router) {
-        let Self { listen, metrics, hosts, operator, extra } = self;
+        let Self { listen, metrics, hosts, operator, extra, .. } = self;
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move |query| async move { readyz(&readiness, &query) }))
@@ -89,6 +91,16 @@ impl Admin {
                 metrics.run_upkeep();
             }
         }
+    }
+
+    /// Exports the metrics to a collector until `stopping`, if one is configured.
+    pub(crate) fn export(
+        &self,
+        stopping: CancellationToken,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let metrics = self.metrics.clone();
+        let exporter = self.otlp_metrics.clone()?;
+        Some(exporter.run(move || scrape(&metrics), stopping))
     }
 }
 

@@ -13,6 +13,7 @@ mod defaults;
 mod digest;
 mod drain;
 mod error_chain;
+mod exposition;
 pub mod follow;
 pub mod handshakes;
 pub mod http_metrics;
@@ -20,6 +21,8 @@ mod invisible;
 mod listen;
 pub mod metric;
 mod metrics;
+mod operator_acts;
+pub mod otlp;
 pub mod private_files;
 mod process;
 mod readiness;
@@ -49,10 +52,13 @@ pub use self::{
     digest::length_prefixed,
     drain::{DrainConfig, RELEASE_TIMEOUT},
     error_chain::error_chain,
+    exposition::Sample,
     handshakes::HandshakeLimits,
     invisible::is_invisible,
     listen::{Accepted, Address, BindError, Listen, ListenError, Plaintext},
     metrics::METRICS,
+    operator_acts::{OperatorAct, OperatorActKind, OperatorActs},
+    otlp::OtlpProtocol,
     process::{run_service, serve_until_signal},
     readiness::{Condition, ConditionStatus, Effect, Readiness},
     request_id::{CallerRequestId, REQUEST_ID, RequestId, RequestIdError},
@@ -62,8 +68,9 @@ pub use self::{
     signals::ShutdownSignals,
     socket::{SocketPath, SocketPathError},
     telemetry::{
-        JsonList, LogFormat, LogLimit, LogSink, Observer, OtlpProtocol, Pseudonyms, Telemetry,
-        TelemetryConfig, TelemetryError, TracesSampler, log_pseudonym, span_pseudonym, trace,
+        JsonList, LogFormat, LogLimit, LogSink, LogsExporter, MetricsExporter, Observer, Pseudonyms,
+        Telemetry, TelemetryConfig, TelemetryError, TracesExporter, TracesSampler, log_pseudonym,
+        span_pseudonym, trace,
     },
     tls::CertificateError,
     urls::{GrpcUrl, ParseUrlError, is_loopback, parse_url, parse_url_string},

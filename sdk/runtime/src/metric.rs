@@ -3,11 +3,17 @@
 //! A table is the only place with the names, labels, units and meanings of a crate's metrics. Code
 //! uses the constants of the table; `# HELP` of a scrape and the reference page come from it too.
 
-use std::marker::PhantomData;
+use std::{
+    collections::BTreeMap,
+    marker::PhantomData,
+    sync::{Mutex, PoisonError},
+};
 
 pub use metrics::{Counter, Gauge, Histogram, SharedString, Unit};
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, with_recorder};
 
+/// The units of the metrics that were described: Prometheus's recorder does not return them.
+static UNITS: Mutex<BTreeMap<&'static str, Unit>> = Mutex::new(BTreeMap::new());
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 /// What a metric is.
@@ -125,6 +131,9 @@ impl<I: Instrument> Metric<I, 0> {
 /// Describes the metrics of a table to the current recorder. Counters and histograms without labels
 /// start at zero, so that a scrape has them before their first event.
 pub fn describe(table: &[MetricInfo]) {
+    let mut units = UNITS.lock().unwrap_or_else(PoisonError::into_inner);
+    units.extend(table.iter().map(|info| (info.name, info.unit)));
+    drop(units);
     with_recorder(|recorder| {
         for &MetricInfo { name, kind, unit, help, labels } in table {
             let (key, name, unit) = (Key::from_static_name(name), KeyName::from(name), Some(unit));
@@ -144,6 +153,11 @@ pub fn describe(table: &[MetricInfo]) {
             }
         }
     });
+}
+
+/// The unit of a metric that was described, if it has one.
+pub(crate) fn unit_of(name: &str) -> Option<Unit> {
+    UNITS.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
 }
 
 /// Defines the metrics of a crate: a constant for each, and the table `METRICS` of all of them.

@@ -5,7 +5,10 @@
 /// start at zero.
 pub(crate) fn register() {
     crate::metric::describe(METRICS);
-    SPANS_LOST.start_at_zero(["queue_full", "export_failed"].map(|reason| [reason.into()]));
+    for lost in [SPANS_LOST, LOG_RECORDS_LOST, DATA_POINTS_LOST] {
+        let reasons = ["queue_full", "export_failed", "rejected"];
+        lost.start_at_zero(reasons.map(|reason| [reason.into()]));
+    }
     let closed = ["idle", "send_timeout", "framing", "protocol"];
     CLOSED_CONNECTIONS.start_at_zero(closed.map(|reason| [reason.into()]));
 }
@@ -46,8 +49,14 @@ crate::metric_table! {
     /// The time that workers spent running tasks.
     TOKIO_BUSY: Counter<Seconds> = "tokio_workers_busy_seconds_total" [];
 
-    /// Spans that were lost: `queue_full` (more than the exporter could send), `export_failed`.
+    /// Spans that were lost: `queue_full` (more than the exporter could send), `export_failed`,
+    /// `rejected` (by the collector).
     SPANS_LOST: Counter<Count> = "telemetry_spans_lost_total" ["reason"];
+    /// Log records that were lost on their way to a collector, for the same reasons.
+    LOG_RECORDS_LOST: Counter<Count> = "telemetry_log_records_lost_total" ["reason"];
+    /// Data points that a collector did not take, for the same reasons. The next ones include what
+    /// they had.
+    DATA_POINTS_LOST: Counter<Count> = "telemetry_data_points_lost_total" ["reason"];
     /// Log lines that could not be written.
     LOG_LINES_LOST: Counter<Count> = "telemetry_log_lines_lost_total" [];
 

@@ -1,15 +1,19 @@
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_proto::{
+    tonic::resource::v1::Resource, transform::common::tonic::ResourceAttributesWithSchema,
+};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::Dispatch;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::{Layer, Registry, filter::filter_fn, layer::SubscriberExt as _};
-use url::Url;
 
+pub(crate) use self::otlp_metrics::OtlpMetrics;
 pub use self::{
-    export::OtlpProtocol,
+    config::{LogsExporter, MetricsExporter, TelemetryConfig, TracesExporter},
+    error::TelemetryError,
     json::JsonList,
     log_limit::LogLimit,
     logs::{LogFormat, LogSink},
@@ -18,154 +22,34 @@ pub use self::{
     sampling::TracesSampler,
 };
 use self::{
-    export::{ExportState, tracer_provider},
-    logs::{CountedSink, LogFilters, log_layer, observed_layer, read_filter},
+    export::{resource, span_export_state, tracer_provider},
+    logs::{CountedSink, LogFilters, log_layer, observed_layer, otlp_layer, read_filter},
+    otlp_logs::{LogFlusher, log_export_state, otlp_logs},
+    otlp_metrics::metric_export_state,
     pseudonym::PrincipalNames,
 };
-use crate::metrics::LOG_LINES_LOST;
+use crate::{metrics::LOG_LINES_LOST, operator_acts::OperatorActs, otlp::Signal};
 
+mod config;
+mod error;
 mod export;
+mod export_state;
 mod json;
 mod log_limit;
 mod logs;
 mod observer;
+mod otlp_logs;
+mod otlp_metrics;
 pub(crate) mod process;
 mod pseudonym;
 mod sampling;
 pub mod trace;
 
-/// The default log filter.
-const DEFAULT_LOG_FILTER: &str = "info";
 /// Upper bounds of latency histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 /// How long flushing the last spans may take.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
-
-/// The logs, traces and metrics of a service.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Telemetry")]
-pub struct TelemetryConfig {
-    /// The format of log lines; `auto` is pretty on a terminal and JSON elsewhere.
-    #[arg(long, env = "DRAWBRIDGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
-    pub log_format: LogFormat,
-
-    /// The log filter, for example `info,drawbridge_edge=debug`.
-    #[arg(long, env = "DRAWBRIDGE_LOG", default_value = DEFAULT_LOG_FILTER)]
-    pub log: String,
-
-    /// A file with the log filter, instead of `--log`. A change takes effect at once; an invalid
-    /// one changes nothing.
-    #[arg(long, env = "DRAWBRIDGE_LOG_FILTER_FILE", value_name = "FILE")]
-    pub log_filter_file: Option<PathBuf>,
-
-    /// Name principals in log lines (issuer and subject), besides their pseudonyms.
-    #[arg(long, env = "DRAWBRIDGE_LOG_PRINCIPALS")]
-    pub log_principals: bool,
-
-    /// A file with the key of the principals' pseudonyms in spans and log lines: at least 32 bytes,
-    /// the same for all services. Absent: spans have no pseudonyms, and those in log lines are
-    /// comparable within one process only.
-    #[arg(long, env = "DRAWBRIDGE_PSEUDONYM_KEY_FILE", value_name = "FILE")]
-    pub pseudonym_key_file: Option<PathBuf>,
-
-    /// The OTLP collector of traces, for example `http://localhost:4317`. Absent: traces are not
-    /// exported.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
-    pub otlp_endpoint: Option<Url>,
-
-    /// The protocol of the collector.
-    #[arg(
-        long,
-        env = "OTEL_EXPORTER_OTLP_PROTOCOL",
-        value_enum,
-        default_value_t = OtlpProtocol::Grpc
-    )]
-    pub otlp_protocol: OtlpProtocol,
-
-    /// Which traces are exported. Of the others, what failed is exported too, unless it is
-    /// `always_off` or `parentbased_always_off`.
-    #[arg(
-        long,
-        env = "OTEL_TRACES_SAMPLER",
-        value_enum,
-        default_value_t = TracesSampler::ParentBasedAlwaysOn
-    )]
-    pub traces_sampler: TracesSampler,
-
-    /// The ratio of `traceidratio` and `parentbased_traceidratio`, from 0 to 1.
-    #[arg(
-        long,
-        env = "OTEL_TRACES_SAMPLER_ARG",
-        value_name = "RATIO",
-        default_value_t = 1.0,
-        value_parser = parse_ratio
-    )]
-    pub traces_sampler_arg: f64,
-
-    /// A host name that the admin port (health, readiness, metrics) accepts, besides `localhost`
-    /// and every IP address. Repeat, or separate by commas.
-    #[arg(
-        long = "admin-allowed-host",
-        env = "DRAWBRIDGE_ADMIN_ALLOWED_HOST",
-        value_name = "HOST",
-        value_delimiter = ','
-    )]
-    pub admin_allowed_hosts: Vec<String>,
-
-    /// The sink of log lines.
-    #[arg(skip)]
-    pub log_sink: LogSink,
-
-    /// Sees spans and log lines too.
-    #[arg(skip)]
-    pub observer: Option<Arc<dyn Observer>>,
-}
-
-impl Default for TelemetryConfig {
-    fn default() -> Self {
-        crate::parse_defaults(&[])
-    }
-}
-
-fn parse_ratio(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err("must be a number from 0 to 1".to_owned()),
-    }
-}
-
-/// Telemetry could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The log filter is invalid.
-    #[error("invalid log filter {filter:?}")]
-    Filter {
-        /// The text.
-        filter: String,
-        /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
-    },
-    /// A file cannot be used.
-    #[error("cannot read {what} in {file}")]
-    File {
-        /// What the file has.
-        what: &'static str,
-        /// The file.
-        file: PathBuf,
-        /// Why it cannot be used.
-        source: io::Error,
-    },
-    /// The exporter could not be built.
-    #[error("cannot export traces")]
-    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
-    /// The process already has telemetry.
-    #[error("telemetry is already installed")]
-    Installed,
-    /// The operating system could not create threads.
-    #[error("cannot start the service's threads")]
-    Runtime(#[source] io::Error),
-}
 
 /// One service's logs, traces and metrics.
 ///
@@ -178,8 +62,11 @@ pub struct Telemetry {
     recorder: Arc<PrometheusRecorder>,
     /// Absent: spans are neither exported nor observed.
     tracer_provider: Option<SdkTracerProvider>,
+    log_flusher: Option<LogFlusher>,
+    otlp_metrics: Option<OtlpMetrics>,
     names: Arc<PrincipalNames>,
     admin_allowed_hosts: Vec<String>,
+    acts: OperatorActs,
 }
 
 impl Telemetry {
@@ -203,26 +90,47 @@ impl Telemetry {
             .map(PrometheusBuilder::build_recorder)
             .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
         let recorder = Arc::new(recorder);
-        let (state, lost) = metrics::with_local_recorder(&*recorder, || {
-            (Arc::new(ExportState::new()), LOG_LINES_LOST.get())
+        let (states, lost) = metrics::with_local_recorder(&*recorder, || {
+            let states = [span_export_state(), log_export_state(), metric_export_state()];
+            (states.map(Arc::new), LOG_LINES_LOST.get())
         });
-        let tracer_provider =
-            tracer_provider(service, config, &state).map_err(TelemetryError::Exporter)?;
+        let [span_state, log_state, metric_state] = &states;
+        let resource = resource(service);
+        let tracer_provider = tracer_provider(service, config, &resource, span_state)?;
+        let attributes = ResourceAttributesWithSchema::from(&resource).attributes.0;
+        let resource = Resource { attributes, ..Resource::default() };
+        let variables = &config.otlp_variables;
+        let otlp_metrics = config
+            .otlp_client(Signal::Metrics)?
+            .map(|client| OtlpMetrics::new(client, resource.clone(), variables, metric_state));
+        let otlp_logs = config
+            .otlp_client(Signal::Logs)?
+            .map(|client| otlp_logs(client, resource, variables, log_state));
         let filter = filter_text(config)?;
         let mut filters = LogFilters::default();
         let writer = CountedSink { sink: config.log_sink.clone(), lost };
         let subscriber = tracing_subscriber::registry().with(span_layer(tracer_provider.as_ref()));
-        let subscriber =
-            subscriber.with(log_layer(config, &filter, &mut filters, thread_names, writer)?);
+        let subscriber = subscriber.with(log_layer(
+            config.log_format,
+            &filter,
+            &mut filters,
+            thread_names,
+            writer,
+        )?);
         let observed = config.observer.clone();
         let observed = observed
             .map(|observer| observed_layer(service, observer, &filter, &mut filters))
             .transpose()?;
-        let dispatch = Dispatch::new(subscriber.with(observed));
-        state.log_to(&dispatch);
+        let (otlp_logs, log_flusher) = otlp_logs.unzip();
+        let otlp_logs =
+            otlp_logs.map(|logs| otlp_layer(logs, &filter, &mut filters)).transpose()?;
+        let dispatch = Dispatch::new(subscriber.with(observed).with(otlp_logs));
+        states.iter().for_each(|state| state.log_to(&dispatch));
+        let acts = OperatorActs::default();
         if let Some(file) = &config.log_filter_file {
             use tracing::instrument::WithSubscriber as _;
-            tokio::spawn(filters.follow(file.clone()).with_subscriber(dispatch.clone()));
+            let following = filters.follow(file.clone(), filter.clone(), acts.clone());
+            tokio::spawn(following.with_subscriber(dispatch.clone()));
         }
         let key_file = config.pseudonym_key_file.as_ref();
         let pseudonyms = key_file.map(|file| {
@@ -236,8 +144,11 @@ impl Telemetry {
             dispatch,
             recorder,
             tracer_provider,
+            log_flusher,
+            otlp_metrics,
             names: Arc::new(names),
             admin_allowed_hosts: config.admin_allowed_hosts.clone(),
+            acts,
         })
     }
 
@@ -285,6 +196,12 @@ impl Telemetry {
         &self.admin_allowed_hosts
     }
 
+    /// What operators do to the logs of the service while it runs.
+    #[must_use]
+    pub fn acts(&self) -> OperatorActs {
+        self.acts.clone()
+    }
+
     /// The service's name.
     #[must_use]
     pub fn service(&self) -> &'static str {
@@ -297,8 +214,24 @@ impl Telemetry {
         self.recorder.handle()
     }
 
-    /// Flushes the remaining spans. Those that cannot be sent within two seconds are dropped.
+    /// What exports the metrics to a collector, if anything does.
+    pub(crate) fn otlp_metrics(&self) -> Option<OtlpMetrics> {
+        self.otlp_metrics.clone()
+    }
+
+    /// Flushes the remaining spans and log records. Those that cannot be sent within two seconds are
+    /// dropped.
     pub async fn flush(&self) {
+        let logs = async {
+            if let Some(flusher) = &self.log_flusher {
+                // What was not sent then is dropped with the process.
+                let _ = tokio::time::timeout(FLUSH_DEADLINE, flusher.flush()).await;
+            }
+        };
+        tokio::join!(logs, self.flush_spans());
+    }
+
+    async fn flush_spans(&self) {
         let Some(provider) = self.tracer_provider.clone() else { return };
         let flushing = tokio::task::spawn_blocking(move || {
             provider.force_flush().and_then(|()| provider.shutdown_with_timeout(FLUSH_DEADLINE))

@@ -278,3 +278,18 @@ fn panic_response(panic: &(dyn Any + Send), request_id: &RequestId) -> Response 
     let body = format!("internal error; request id {request_id}\n");
     (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_body_after_a_panic_names_the_request_and_not_the_cause() {
+        let (id, cause) = (RequestId::generate(), "the cause".to_owned());
+        let response = panic_response(&cause, &id);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains(id.as_str()) && !body.contains(&cause), "{body}");
+    }
+}

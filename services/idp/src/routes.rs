@@ -63,11 +63,20 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
         // Trace, request id, duration.
         .layer(middleware::from_fn_with_state(Arc::clone(&idp), observe))
         // A panic fails only its own request.
-        .layer(CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(panicked))
         // Covers reading the body too.
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX));
     for_clients.merge(for_people).layer(layers).with_state(idp)
+}
+
+/// The response after a panic. It names the request, and not the cause.
+#[expect(clippy::needless_pass_by_value, reason = "the layer passes it by value")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text, "a request handler panicked");
+    page::problem(StatusCode::INTERNAL_SERVER_ERROR, "This server has failed. Try again.")
 }
 
 /// Sets the request id and the span, records the duration, and adds security headers. Neither span
@@ -129,4 +138,29 @@ async fn reject_rebinding(State(idp): State<Arc<Idp>>, request: Request, next: N
         "This page was opened under a name that is not this server's. \
          Use the address in its configuration.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn panics() -> &'static str {
+        panic!("the cause")
+    }
+
+    #[tokio::test]
+    async fn the_page_after_a_panic_names_the_request_and_not_the_cause() {
+        let router = Router::new().route("/", get(panics));
+        let router = router.layer(CatchPanicLayer::custom(panicked));
+        let id = RequestId::generate();
+        let call = router.oneshot(Request::new(Body::empty()));
+        let response = page::REQUEST.scope(id.clone(), call).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = to_bytes(response.into_body(), BODY_BYTES_MAX).await.unwrap();
+        let page = String::from_utf8(body.to_vec()).unwrap();
+        assert!(page.contains(id.as_str()) && !page.contains("the cause"), "{page}");
+    }
 }

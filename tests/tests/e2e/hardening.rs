@@ -11,7 +11,7 @@ mod introspection;
 mod memory;
 mod model;
 mod replicas;
-mod sessions;
+pub(crate) mod sessions;
 mod tenants;
 mod tokens;
 mod transport;

@@ -137,6 +137,13 @@ async fn a_request_has_one_line_with_who_what_and_how_it_ended() {
     for (client, tool, arguments, outcome) in calls {
         let reply = client.call_tool(tool, arguments).await;
         let line = line_of(&mesh, &reply);
+        if outcome == "tool_error" {
+            let content = reply.json["result"]["content"].as_array().expect("content");
+            let id = format!("request id: {}", reply.request_id());
+            assert_eq!(content.last().map(|it| &it["text"]), Some(&json!(id)), "{reply:?}");
+        } else {
+            reply.assert_names_request();
+        }
         assert_eq!((&line["item"], &line["outcome"]), (&json!(tool), &json!(outcome)), "{line}");
         assert_eq!(line["http.response.status_code"], reply.status.as_u16(), "{line}");
         assert_eq!(line["mcp.method.name"], "tools/call", "{line}");

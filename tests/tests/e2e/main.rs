@@ -23,6 +23,7 @@ mod policy;
 mod readiness;
 mod replicas;
 mod revisions;
+mod telemetry;
 mod templates;
 mod tickets;
 mod traces;

@@ -10,6 +10,7 @@ use url::Url;
 
 mod jaeger;
 mod outcomes;
+mod questions;
 mod tree;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -234,7 +235,7 @@ async fn spans_that_a_dead_collector_does_not_take_are_counted() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let log = mesh.log();
-    assert!(log.contains("spans cannot be exported"), "{log}");
+    assert!(log.contains("telemetry cannot be exported"), "{log}");
     mesh.stop().await;
 }
 

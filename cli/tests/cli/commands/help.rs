@@ -16,7 +16,7 @@ use crate::{REPOSITORY, drawbridge, text};
 
 /// Options whose variables do not follow the rule: named by a standard, or shared by several
 /// commands.
-const NAMED_OTHERWISE: [(&str, &str); 21] = [
+const NAMED_OTHERWISE: [(&str, &str); 24] = [
     ("log-format", "DRAWBRIDGE_LOG_FORMAT"),
     ("log", "DRAWBRIDGE_LOG"),
     ("log-filter-file", "DRAWBRIDGE_LOG_FILTER_FILE"),
@@ -24,6 +24,9 @@ const NAMED_OTHERWISE: [(&str, &str); 21] = [
     ("pseudonym-key-file", "DRAWBRIDGE_PSEUDONYM_KEY_FILE"),
     ("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ("otlp-protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    ("traces-exporter", "OTEL_TRACES_EXPORTER"),
+    ("metrics-exporter", "OTEL_METRICS_EXPORTER"),
+    ("logs-exporter", "OTEL_LOGS_EXPORTER"),
     ("traces-sampler", "OTEL_TRACES_SAMPLER"),
     ("traces-sampler-arg", "OTEL_TRACES_SAMPLER_ARG"),
     ("admin-allowed-host", "DRAWBRIDGE_ADMIN_ALLOWED_HOST"),
@@ -42,7 +45,7 @@ const NAMED_OTHERWISE: [(&str, &str); 21] = [
 /// The prefixes of options under each heading. Options without a heading may have any prefix.
 const HEADINGS: [(&str, &[&str]); 19] = [
     ("Tool service", &["listen", "admin-listen", "auth-"]),
-    ("Telemetry", &["log", "otlp-", "traces-", "pseudonym-", "admin-allowed-host"]),
+    ("Telemetry", &["log", "otlp-", "traces-", "metrics-", "pseudonym-", "admin-allowed-host"]),
     ("Between services", &["mtls-", "allow-plaintext", "peers"]),
     ("TLS handshakes", &["handshake"]),
     ("Caller", &["mesh", "auth-", "token", "issuer", "client-", "audience"]),

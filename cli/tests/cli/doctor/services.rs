@@ -63,6 +63,33 @@ fn a_public_url_that_clients_cannot_use_is_found() {
     report.has("edge", "failed", "is no issuer of auth", "--authorization-server");
 }
 
+#[test]
+fn an_audience_of_auth_that_is_not_the_edges_is_found() {
+    let url = edge(401, true, |url| Some(document(url)));
+    let check = |audience: &str| {
+        Report::of_variables(
+            &format!(
+                "DRAWBRIDGE_EDGE_PUBLIC_URL={url}\n\
+                 DRAWBRIDGE_EDGE_AUTHORIZATION_SERVER=http://127.0.0.1:1\n\
+                 DRAWBRIDGE_EDGE_SERVICE=code=http://127.0.0.1:1\n\
+                 DRAWBRIDGE_AUTH_ISSUER=http://127.0.0.1:1\n\
+                 DRAWBRIDGE_AUTH_AUDIENCE={audience}\n"
+            ),
+            &[],
+        )
+    };
+    let base = url.trim_end_matches("/mcp");
+    for audience in
+        [url.as_str(), &format!("{url}/"), base, &format!("https://a.example/mcp,{url}")]
+    {
+        check(audience).has("edge", "ok", "auth accepts tokens for this audience", "");
+    }
+    for audience in ["https://a.example/mcp", &format!("{url}/code"), &format!("{base}/mc")] {
+        let report = check(audience);
+        report.has("edge", "failed", "auth accepts no token for it", &format!("name {url} in"));
+    }
+}
+
 /// An admin port that answers so.
 fn admin(status: u16, ready: Value, metrics: &'static str) -> String {
     serve(|_| {

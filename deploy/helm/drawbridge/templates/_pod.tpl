@@ -138,6 +138,12 @@ spec:
 {{- with .root.Values.telemetry.otlpEndpoint }}
 - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
 {{- end }}
+{{- if .root.Values.telemetry.otlpMetrics }}
+- { name: OTEL_METRICS_EXPORTER, value: "otlp,prometheus" }
+{{- end }}
+{{- if .root.Values.telemetry.otlpLogs }}
+- { name: OTEL_LOGS_EXPORTER, value: "otlp,console" }
+{{- end }}
 {{- end -}}
 
 {{/* What each component has besides its Deployment: the account, a disruption budget. */}}

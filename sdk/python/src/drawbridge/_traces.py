@@ -41,8 +41,8 @@ FAULTS = frozenset(
 
 
 def name_of(code: grpc.StatusCode) -> str:
-    """A status as in metrics and spans: `InvalidArgument`."""
-    return "".join(word.capitalize() for word in code.name.split("_"))
+    """A status as in metrics and spans: `INVALID_ARGUMENT`."""
+    return code.name
 
 
 def begin_span(rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span | None:

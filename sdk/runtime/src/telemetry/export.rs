@@ -3,130 +3,97 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use opentelemetry::{Context, KeyValue, trace::Span as _};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter as OtlpExporter, WithExportConfig as _};
+use opentelemetry_proto::{
+    tonic::collector::trace::v1::ExportTraceServiceRequest,
+    transform::{
+        common::tonic::ResourceAttributesWithSchema,
+        trace::tonic::group_spans_by_resource_and_scope,
+    },
+};
 use opentelemetry_sdk::{
     Resource,
-    error::OTelSdkResult,
+    error::{OTelSdkError, OTelSdkResult},
     trace::{
         BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter,
         SpanProcessor,
     },
 };
-use tracing::dispatcher::{Dispatch, WeakDispatch};
-use url::Url;
+use tokio::runtime::Handle;
+use tracing::{instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use super::{
-    TelemetryConfig,
+    TelemetryConfig, TelemetryError,
+    export_state::ExportState,
     observer::ObservedSpans,
     sampling::{PendingTraces, RecordingSampler, TracesSampler},
 };
-use crate::{metric::Counter, metrics::SPANS_LOST};
+use crate::{
+    metrics::SPANS_LOST,
+    otlp::{OtlpClient, Signal},
+};
 
-/// The path of traces at an HTTP collector.
-const HTTP_PATH: &str = "v1/traces";
 /// How many spans may wait for the collector, unless `OTEL_BSP_MAX_QUEUE_SIZE` is set.
 const QUEUE_SPANS_MAX: usize = 8192;
+/// How many spans a request has at most, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` is set.
+const BATCH_SPANS_MAX: usize = 512;
 /// How long spans wait for others before they are sent, in milliseconds, unless
 /// `OTEL_BSP_SCHEDULE_DELAY` is set.
 const EXPORT_INTERVAL_MS: usize = 1000;
 
-/// The protocol of the collector, as `OTEL_EXPORTER_OTLP_PROTOCOL` names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OtlpProtocol {
-    /// OTLP over gRPC, by default at port 4317.
-    #[value(name = "grpc")]
-    Grpc,
-    /// OTLP over HTTP with protobuf, by default at port 4318.
-    #[value(name = "http/protobuf")]
-    Http,
-}
-
-/// What became of the spans.
-#[derive(Debug)]
-pub(super) struct ExportState {
-    /// Spans that wait for the collector, or are being sent to it.
-    pending: AtomicUsize,
-    is_failing: AtomicBool,
-    queue_full: Counter,
-    export_failed: Counter,
-    /// Where the exporter's own thread logs.
-    dispatch: OnceLock<WeakDispatch>,
-}
-
-impl ExportState {
-    /// Counts with the current recorder.
-    pub(super) fn new() -> Self {
-        Self {
-            pending: AtomicUsize::new(0),
-            is_failing: AtomicBool::new(false),
-            queue_full: SPANS_LOST.with(["queue_full".into()]),
-            export_failed: SPANS_LOST.with(["export_failed".into()]),
-            dispatch: OnceLock::new(),
-        }
-    }
-
-    /// Logs to this subscriber from now on.
-    pub(super) fn log_to(&self, dispatch: &Dispatch) {
-        let _ = self.dispatch.set(dispatch.downgrade());
-    }
-
-    fn ended(&self, count: usize, result: &OTelSdkResult) {
-        self.pending.fetch_sub(count, Ordering::Relaxed);
-        if result.is_err() {
-            self.export_failed.increment(count as u64);
-        }
-        let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
-        let Some(dispatch) = self.dispatch.get().and_then(WeakDispatch::upgrade) else { return };
-        tracing::dispatcher::with_default(&dispatch, || match result {
-            Err(error) if !was_failing => {
-                tracing::warn!(%error, "spans cannot be exported; they are dropped and counted");
-            }
-            Ok(()) if was_failing => tracing::info!("spans are exported again"),
-            _ => {}
-        });
-    }
+/// The export of spans, with what became of them.
+pub(super) fn span_export_state() -> ExportState {
+    ExportState::new("traces", &SPANS_LOST)
 }
 
 /// The provider of a service's tracer. `None`: its spans are neither exported nor observed.
 pub(super) fn tracer_provider(
     service: &'static str,
     config: &TelemetryConfig,
+    resource: &Resource,
     state: &Arc<ExportState>,
-) -> Result<Option<SdkTracerProvider>, ExporterBuildError> {
-    if config.otlp_endpoint.is_none() && config.observer.is_none() {
+) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+    let client = config.otlp_client(Signal::Traces)?;
+    if client.is_none() && config.observer.is_none() {
         return Ok(None);
     }
-    let sampler = match &config.otlp_endpoint {
+    let sampler = match &client {
         Some(_) => config.traces_sampler,
         None => TracesSampler::ParentBasedAlwaysOn,
     };
     let sampler = RecordingSampler::new(sampler, config.traces_sampler_arg);
     let mut builder =
-        SdkTracerProvider::builder().with_resource(resource(service)).with_sampler(sampler);
+        SdkTracerProvider::builder().with_resource(resource.clone()).with_sampler(sampler);
     if let Some(observer) = config.observer.clone() {
         builder = builder.with_span_processor(ObservedSpans { service, observer });
     }
-    if let Some(endpoint) = &config.otlp_endpoint {
-        let exporter = CountedExporter {
-            exporter: exporter(endpoint, config.otlp_protocol)?,
+    if let Some(client) = client {
+        let exporter = OtlpSpans {
+            client,
+            runtime: Handle::current(),
+            resource: ResourceAttributesWithSchema::from(resource),
+            pending: Arc::default(),
             state: Arc::clone(state),
         };
-        let queue_spans_max = number_from_env("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS_MAX);
-        let interval_ms = number_from_env("OTEL_BSP_SCHEDULE_DELAY", EXPORT_INTERVAL_MS);
+        let pending = Arc::clone(&exporter.pending);
+        let number = |name, default| config.otlp_variables.number(name, default);
+        let queue_spans_max = number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS_MAX);
+        let interval_ms = number("OTEL_BSP_SCHEDULE_DELAY", EXPORT_INTERVAL_MS);
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(queue_spans_max)
+            .with_max_export_batch_size(number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS_MAX))
             .with_scheduled_delay(Duration::from_millis(interval_ms as u64))
             .build();
         builder = builder.with_span_processor(BoundedExport {
             batches: BatchSpanProcessor::builder(exporter).with_batch_config(batches).build(),
             queue_spans_max,
+            pending,
             state: Arc::clone(state),
             unsampled: PendingTraces::default(),
         });
@@ -134,14 +101,8 @@ pub(super) fn tracer_provider(
     Ok(Some(builder.build()))
 }
 
-/// A positive number of OpenTelemetry's environment variables.
-fn number_from_env(name: &str, default: usize) -> usize {
-    let value = std::env::var(name).ok().and_then(|value| value.parse().ok());
-    value.filter(|number| *number > 0).unwrap_or(default)
-}
-
-/// What the spans of a service have in common, with `OTEL_RESOURCE_ATTRIBUTES`.
-fn resource(service: &'static str) -> Resource {
+/// What the telemetry of a service has in common, with `OTEL_RESOURCE_ATTRIBUTES`.
+pub(super) fn resource(service: &'static str) -> Resource {
     let instance = uuid::Uuid::new_v4().to_string();
     Resource::builder()
         .with_attribute(KeyValue::new("service.instance.id", instance))
@@ -151,44 +112,24 @@ fn resource(service: &'static str) -> Resource {
         .build()
 }
 
-/// The exporter. It reads the other variables of OpenTelemetry itself: headers, timeout,
-/// compression.
-///
-/// gRPC's client has no TLS of its own here: with it, it would refuse the `https` addresses of
-/// services, whose TLS is `mtls`.
-fn exporter(endpoint: &Url, protocol: OtlpProtocol) -> Result<OtlpExporter, ExporterBuildError> {
-    match protocol {
-        OtlpProtocol::Grpc if endpoint.scheme() == "https" => {
-            let why = "a collector at https needs OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf";
-            Err(ExporterBuildError::InvalidConfiguration(why.to_owned()))
-        }
-        OtlpProtocol::Grpc => {
-            OtlpExporter::builder().with_tonic().with_endpoint(endpoint.as_str()).build()
-        }
-        OtlpProtocol::Http => {
-            let endpoint = format!("{}/{HTTP_PATH}", endpoint.as_str().trim_end_matches('/'));
-            OtlpExporter::builder().with_http().with_endpoint(endpoint).build()
-        }
-    }
-}
-
 /// Bounds what waits for the collector, and chooses what is sent to it.
 #[derive(Debug)]
 struct BoundedExport {
     batches: BatchSpanProcessor,
     queue_spans_max: usize,
+    /// Spans that wait for the collector, or are being sent to it.
+    pending: Arc<AtomicUsize>,
     state: Arc<ExportState>,
     unsampled: PendingTraces,
 }
 
 impl BoundedExport {
     fn send(&self, span: SpanData) {
-        let state = &self.state;
-        if state.pending.fetch_add(1, Ordering::Relaxed) < self.queue_spans_max {
+        if self.pending.fetch_add(1, Ordering::Relaxed) < self.queue_spans_max {
             self.batches.on_end(span);
         } else {
-            state.pending.fetch_sub(1, Ordering::Relaxed);
-            state.queue_full.increment(1);
+            self.pending.fetch_sub(1, Ordering::Relaxed);
+            self.state.queue_was_full();
         }
     }
 }
@@ -221,26 +162,35 @@ impl SpanProcessor for BoundedExport {
     }
 }
 
-/// Counts what is lost.
+/// Sends spans to a collector.
 #[derive(Debug)]
-struct CountedExporter {
-    exporter: OtlpExporter,
+struct OtlpSpans {
+    client: OtlpClient,
+    /// The processor's thread has none of its own.
+    runtime: Handle,
+    resource: ResourceAttributesWithSchema,
+    pending: Arc<AtomicUsize>,
     state: Arc<ExportState>,
 }
 
-impl SpanExporter for CountedExporter {
+impl SpanExporter for OtlpSpans {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
-        let result = self.exporter.export(batch).await;
-        self.state.ended(count, &result);
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+        let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
+        let client = self.client.clone();
+        let sending = async move {
+            let request = ExportTraceServiceRequest { resource_spans };
+            client.export(request).await.map_err(|error| crate::error_chain(&error))
+        };
+        // Exporting what the client logs would make it log more.
+        let sent = self.runtime.spawn(sending.with_subscriber(NoSubscriber::new())).await;
+        let result = sent.unwrap_or_else(|error| Err(error.to_string()));
+        self.pending.fetch_sub(count, Ordering::Relaxed);
+        self.state.ended(count as u64, &result);
+        result.map(drop).map_err(OTelSdkError::InternalFailure)
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        self.resource = ResourceAttributesWithSchema::from(resource);
     }
 }

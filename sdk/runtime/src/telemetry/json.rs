@@ -51,20 +51,11 @@ where
     W: for<'a> MakeWriter<'a> + 'static,
 {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, in_: Context<'_, S>) {
-        let Some(span) = in_.span(id) else { return };
-        let parent = span.parent();
-        let inherited = parent.and_then(|parent| parent.extensions().get::<LogContext>().cloned());
-        let mut context = inherited.unwrap_or_default();
-        attributes.record(&mut context);
-        // Two layers may format the same events.
-        span.extensions_mut().replace(context);
+        begin_span(attributes, id, &in_);
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, in_: Context<'_, S>) {
-        let Some(span) = in_.span(id) else { return };
-        if let Some(context) = span.extensions_mut().get_mut::<LogContext>() {
-            values.record(context);
-        }
+        record_in_span(id, values, &in_);
     }
 
     fn on_event(&self, event: &Event<'_>, in_: Context<'_, S>) {
@@ -74,37 +65,65 @@ where
         // Writing a line may itself log.
         let mut line = LINE.take();
         line.clear();
-        let context = in_.event_span(event);
-        let context = context.and_then(|span| span.extensions().get::<LogContext>().cloned());
-        self.format(event, context.unwrap_or_default(), &mut line);
+        format_line(event, &in_, self.thread_names, &mut line);
         // A line that cannot be written is counted by the writer.
         let _ = self.writer.make_writer_for(event.metadata()).write_all(line.as_bytes());
         LINE.set(line);
     }
 }
 
-impl<W> JsonLines<W> {
-    fn format(&self, event: &Event<'_>, context: LogContext, line: &mut String) {
-        let mut object = Object { line, keys: Vec::with_capacity(16) };
-        let mut time = String::with_capacity(32);
-        // Only a clock that is out of range fails.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-        object.put("timestamp", &time);
-        object.put("level", event.metadata().level().as_str());
-        object.put("target", event.metadata().target());
-        if self.thread_names
-            && let Some(name) = std::thread::current().name()
-        {
-            object.put("threadName", name);
-        }
-        event.record(&mut object);
-        for (name, value) in SPAN_FIELDS.into_iter().zip(context.0) {
-            if let Some(value) = value {
-                object.put(name, &*value);
-            }
-        }
-        line.push_str(if line.is_empty() { "{}\n" } else { "}\n" });
+/// Stores what log lines have of a new span. Two layers may format the same events, and do it both.
+pub(super) fn begin_span<S>(attributes: &span::Attributes<'_>, id: &span::Id, in_: &Context<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let Some(span) = in_.span(id) else { return };
+    let parent = span.parent();
+    let inherited = parent.and_then(|parent| parent.extensions().get::<LogContext>().cloned());
+    let mut context = inherited.unwrap_or_default();
+    attributes.record(&mut context);
+    span.extensions_mut().replace(context);
+}
+
+/// Stores what log lines have of a span, when it is recorded later.
+pub(super) fn record_in_span<S>(id: &span::Id, values: &span::Record<'_>, in_: &Context<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let Some(span) = in_.span(id) else { return };
+    if let Some(context) = span.extensions_mut().get_mut::<LogContext>() {
+        values.record(context);
     }
+}
+
+/// Appends an event as a line of JSON.
+pub(super) fn format_line<S>(
+    event: &Event<'_>,
+    in_: &Context<'_, S>,
+    thread_names: bool,
+    line: &mut String,
+) where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let context = in_.event_span(event);
+    let context = context.and_then(|span| span.extensions().get::<LogContext>().cloned());
+    let mut object = Object { line, keys: Vec::with_capacity(16) };
+    let mut time = String::with_capacity(32);
+    // Only a clock that is out of range fails.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    object.put("timestamp", &time);
+    object.put("level", event.metadata().level().as_str());
+    object.put("target", event.metadata().target());
+    if thread_names && let Some(name) = std::thread::current().name() {
+        object.put("threadName", name);
+    }
+    event.record(&mut object);
+    for (name, value) in SPAN_FIELDS.into_iter().zip(context.unwrap_or_default().0) {
+        if let Some(value) = value {
+            object.put(name, &*value);
+        }
+    }
+    line.push_str(if line.is_empty() { "{}\n" } else { "}\n" });
 }
 
 impl Visit for LogContext {

@@ -17,8 +17,17 @@ use tracing_subscriber::{
     reload,
 };
 
-use super::{Observer, TelemetryConfig, TelemetryError, json::JsonLines};
-use crate::{bounded, follow::FileFollower, metric::Counter};
+use super::{
+    Observer, TelemetryError,
+    json::JsonLines,
+    otlp_logs::{OtlpLogs, is_exported},
+};
+use crate::{
+    bounded,
+    follow::FileFollower,
+    metric::Counter,
+    operator_acts::{OperatorActKind, OperatorActs},
+};
 
 /// Targets that are not logged, whatever the filter: the library logs every connection and the end
 /// of each stream, even as errors, and writes whole requests with their sensitive data.
@@ -135,9 +144,12 @@ type SetFilter = Arc<dyn Fn(EnvFilter) + Send + Sync>;
 pub(super) struct LogFilters(Vec<SetFilter>);
 
 impl LogFilters {
-    /// A filter for one layer: the text's, and without noise. Of spans it enables those whose
-    /// fields log lines have.
-    fn layer_filter<S>(&mut self, text: &str) -> Result<impl Filter<S> + use<S>, TelemetryError>
+    /// A filter for one layer: the text's, and without noise.
+    fn layer_filter<S>(
+        &mut self,
+        text: &str,
+        is_enabled: fn(&Metadata<'_>) -> bool,
+    ) -> Result<impl Filter<S> + use<S>, TelemetryError>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
@@ -146,7 +158,7 @@ impl LogFilters {
             // It fails when the subscriber is gone.
             let _ = handle.reload(filter);
         }));
-        Ok(filter.and(filter_fn(is_logged)))
+        Ok(filter.and(filter_fn(is_enabled)))
     }
 
     fn set(&self, text: &str) -> Result<(), TelemetryError> {
@@ -157,23 +169,35 @@ impl LogFilters {
         Ok(())
     }
 
-    /// Applies the filter of a file whenever it changes. Returns only when the runtime ends.
-    pub(super) async fn follow(self, file: PathBuf) {
+    /// Applies the filter of a file whenever it changes; `current` is in effect. Returns only when
+    /// the runtime ends.
+    pub(super) async fn follow(self, file: PathBuf, mut current: String, acts: OperatorActs) {
         let path = file.clone();
         let mut follower = FileFollower::new(move || read_filter(&path));
         let file = file.display();
         loop {
-            match follower.changed().await {
+            let (text, applied) = match follower.changed().await {
                 Ok(text) => match self.set(&text) {
-                    Ok(()) => tracing::info!(%file, filter = %text, "the log filter is in effect"),
+                    Ok(()) => {
+                        tracing::info!(%file, filter = %text, "the log filter is in effect");
+                        (text.to_string(), Ok(()))
+                    }
                     Err(error) => {
                         let error = crate::error_chain(&error);
                         tracing::warn!(%file, error, "the log filter is invalid; it is unchanged");
+                        (text.to_string(), Err(error))
                     }
                 },
                 Err(error) => {
                     tracing::warn!(%file, %error, "the log filter cannot be read; it is unchanged");
+                    (String::new(), Err(error.to_string()))
                 }
+            };
+            if applied.is_err() || text != current {
+                if applied.is_ok() {
+                    current.clone_from(&text);
+                }
+                acts.report_change(OperatorActKind::LogFilter, text, applied);
             }
         }
     }
@@ -202,7 +226,7 @@ pub(super) fn read_filter(file: &Path) -> io::Result<String> {
 
 /// The layer that writes the log.
 pub(super) fn log_layer<S>(
-    config: &TelemetryConfig,
+    format: LogFormat,
     filter: &str,
     filters: &mut LogFilters,
     thread_names: bool,
@@ -211,9 +235,9 @@ pub(super) fn log_layer<S>(
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let terminal = matches!(config.log_sink, LogSink::Stderr) && io::stderr().is_terminal();
-    let filter = filters.layer_filter(filter)?;
-    let is_pretty = match config.log_format {
+    let terminal = matches!(writer.sink, LogSink::Stderr) && io::stderr().is_terminal();
+    let filter = filters.layer_filter(filter, is_logged)?;
+    let is_pretty = match format {
         LogFormat::Pretty => true,
         LogFormat::Auto => terminal,
         LogFormat::Json => false,
@@ -239,6 +263,22 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let writer = ObserverSink(service, observer);
-    let filter = filters.layer_filter(filter)?;
+    let filter = filters.layer_filter(filter, is_logged)?;
     Ok(JsonLines { writer, thread_names: false }.with_filter(filter).boxed())
+}
+
+/// The layer that queues log records for a collector. It enables more spans than the log, which are
+/// those of its records.
+pub(super) fn otlp_layer<S>(
+    logs: OtlpLogs,
+    filter: &str,
+    filters: &mut LogFilters,
+) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let filter = filters.layer_filter(filter, |metadata| {
+        is_exported(metadata) && (metadata.is_span() || is_logged(metadata))
+    })?;
+    Ok(logs.with_filter(filter).boxed())
 }

@@ -10,8 +10,8 @@ use opentelemetry::{
     trace::{SpanId, TraceContextExt as _, TraceFlags, TraceId},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::{Instrument as _, Span, field::Empty, span};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::{Dispatch, Instrument as _, Span, field::Empty, span};
+use tracing_opentelemetry::{OpenTelemetrySpanExt as _, get_otel_context};
 use tracing_subscriber::{Layer, Registry, layer, registry::LookupSpan as _};
 
 const TRACE_PARENT: &str = "traceparent";
@@ -73,6 +73,15 @@ pub fn context_of(span: &Span) -> Option<SpanContext> {
     let context =
         propagated.flatten().unwrap_or_else(|| span.context().span().span_context().clone());
     context.is_valid().then_some(context)
+}
+
+/// The context of the span with this id, if it has one. `dispatch` is its subscriber; unlike
+/// [`context_of`], it may be called while an event is recorded.
+pub(super) fn context_of_id(id: &span::Id, dispatch: &Dispatch) -> Option<SpanContext> {
+    let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+    let propagated = span.scope().find_map(|span| span.extensions().get::<SpanContext>().cloned());
+    let exported = || Some(get_otel_context(id, dispatch)?.span().span_context().clone());
+    propagated.or_else(exported).filter(SpanContext::is_valid)
 }
 
 /// Makes `span` continue the trace of `carrier`, and records the trace id in it.

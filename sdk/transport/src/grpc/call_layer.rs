@@ -133,10 +133,10 @@ impl CallRecorder {
         self.ended = true;
         // The name of an RPC that is not served is chosen by the caller.
         let rpc = if code == Code::Unimplemented { "unknown" } else { &self.rpc };
-        SERVER_CALL_DURATION
-            .with([rpc.to_owned().into(), format!("{code:?}").into()])
-            .record(self.started.elapsed());
         let name = status_name(code);
+        SERVER_CALL_DURATION
+            .with([rpc.to_owned().into(), name.into()])
+            .record(self.started.elapsed());
         self.span.record("rpc.response.status_code", name);
         if is_server_error(code) {
             self.span.record("error.type", name).record("otel.status_code", "ERROR");

@@ -19,6 +19,7 @@ pub(super) use self::{
 pub use self::{
     archive::{ArchiveError, BUNDLE_BYTES_MAX, Bundle, FILES_MAX},
     follow::{BundleConfig, POLL_SECONDS},
+    inspect::{InspectedBundle, inspect},
     keys::TrustedKeys,
     location::{BundleLocation, LocationError, OciReference, PolicyLocation},
     note::{KeyError, NOTE_BYTES_MAX, Note, NoteError, SigningKey, VerificationKey},
@@ -36,6 +37,7 @@ use super::{
 mod archive;
 mod cache;
 mod follow;
+mod inspect;
 mod keys;
 mod location;
 mod registry;

@@ -23,7 +23,9 @@ async fn check_page(server: &Server, client_id: &str, changes: &[(&str, &str)]) 
     let response = server.authorize(client_id, changes).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{changes:?}");
     assert!(!response.headers().contains_key(header::LOCATION));
-    assert!(response.text().await.unwrap().contains("This did not work"));
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let page = response.text().await.unwrap();
+    assert!(page.contains("This did not work") && page.contains(&id), "{id}: {page}");
 }
 
 #[tokio::test]

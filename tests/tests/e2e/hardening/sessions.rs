@@ -18,10 +18,10 @@ const WATCHED: &str = "test://watched-resource";
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An event stream, read as it arrives.
-pub(super) struct Stream(pub(super) reqwest::Response);
+pub(crate) struct Stream(pub(super) reqwest::Response);
 
 impl Stream {
-    pub(super) async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
+    pub(crate) async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
         let response =
             reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
@@ -29,7 +29,7 @@ impl Stream {
     }
 
     /// The first message that contains this text.
-    pub(super) async fn until(&mut self, wanted: &str) -> Value {
+    pub(crate) async fn until(&mut self, wanted: &str) -> Value {
         let mut text = String::new();
         loop {
             let line =
@@ -77,7 +77,7 @@ pub(super) async fn send(client: &Client, session: &HeaderValue, message: &Value
 }
 
 /// Opens a session of a client that supports elicitation.
-pub(super) async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
+pub(crate) async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
     let reply = client
         .call(
             "initialize",
