@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::sink::SinkConfig;
+use crate::sink_config::SinkConfig;
 
 /// Options of the audit log.
 #[derive(Clone, Debug, clap::Args)]

@@ -14,7 +14,7 @@ use self::recovery::recover;
 pub(crate) use self::recovery::{Damage, Recovered};
 use crate::{
     files::{CHECKPOINT_FILE, CHECKPOINTS_FILE, FileEnd, LINES_SUFFIX, line_files},
-    sink::required_from,
+    position::required_from,
     tree::{Tree, private},
 };
 

@@ -21,10 +21,12 @@ pub mod note;
 mod open;
 mod output;
 mod peers;
+mod position;
 pub mod prove;
 pub mod read;
 mod shared;
 mod sink;
+mod sink_config;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -43,5 +45,5 @@ pub use self::{
     open::AuditError,
     peers::{ConsistencyProof, PeerMessage},
     shared::AuditUnavailable,
-    sink::SinkConfig,
+    sink_config::SinkConfig,
 };

@@ -18,20 +18,14 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-pub use self::config::SinkConfig;
-pub(crate) use self::position::required_from;
-use self::{
-    http::HttpReceiver, otlp::OtlpReceiver, position::forget_others, receiver::Receiver,
-    worker::Worker,
-};
-use crate::{AuditConfig, open::AuditError};
+use self::{http::HttpReceiver, otlp::OtlpReceiver, receiver::Receiver, worker::Worker};
+use crate::{AuditConfig, open::AuditError, position::forget_others};
 
 mod backlog;
-mod config;
+mod delivery;
 mod http;
 mod orphans;
 mod otlp;
-mod position;
 mod receiver;
 mod worker;
 

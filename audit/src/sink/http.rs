@@ -12,10 +12,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::{
-    SinkConfig,
     backlog::Batch,
-    receiver::{Delivered, SendError},
+    delivery::{Delivered, SendError},
 };
+use crate::SinkConfig;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a batch may take.

@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{SentLog, backlog::Backlog, position::Position};
+use super::{SentLog, backlog::Backlog};
 use crate::{
     folder::{LOCK_FILE, lock_root},
+    position::Position,
     tree::private,
 };
 

@@ -12,10 +12,10 @@ use drawbridge_runtime::{
 use tonic::Code;
 
 use super::{
-    SinkConfig,
     backlog::Batch,
-    receiver::{Delivered, SendError},
+    delivery::{Delivered, SendError},
 };
+use crate::SinkConfig;
 
 mod request;
 

@@ -20,13 +20,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     SentLog,
     backlog::{Backlog, Batch},
+    delivery::{Delivered, SendError},
     name_of,
     orphans::{self, Orphan},
-    position::Position,
-    receiver::{Delivered, Receiver, SendError},
+    receiver::Receiver,
 };
-use crate::metrics::{
-    SINK_ATTEMPTS_FAILED, SINK_LAG, SINK_LAG_RECORDS, SINK_RECORDS_DROPPED, SINK_RECORDS_SENT,
+use crate::{
+    metrics::{
+        SINK_ATTEMPTS_FAILED, SINK_LAG, SINK_LAG_RECORDS, SINK_RECORDS_DROPPED, SINK_RECORDS_SENT,
+    },
+    position::Position,
 };
 
 /// The first and the longest delay between two attempts.

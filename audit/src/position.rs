@@ -15,7 +15,7 @@ const POSITION_BYTES_MAX: u64 = 4096;
 
 /// The file with the position of a sink in the log of this folder.
 #[derive(Clone, Debug)]
-pub(super) struct Position {
+pub(crate) struct Position {
     path: PathBuf,
     to: String,
     is_required: bool,
@@ -34,18 +34,18 @@ struct Stored {
 impl Position {
     /// The position of the sink with this name, which sends to `to`. With `is_required`, files
     /// of lines are not deleted before they are acknowledged.
-    pub(super) fn new(folder: &Path, name: &str, to: &str, is_required: bool) -> Self {
+    pub(crate) fn new(folder: &Path, name: &str, to: &str, is_required: bool) -> Self {
         let path = folder.join(format!("{PREFIX}{name}{SUFFIX}"));
         Self { path, to: to.to_owned(), is_required }
     }
 
     /// Whether the sink has begun to send the log.
-    pub(super) fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.path.exists()
     }
 
     /// The number of the first line that the receiver has not acknowledged: 0 if it has none yet.
-    pub(super) fn load(&self) -> io::Result<u64> {
+    pub(crate) fn load(&self) -> io::Result<u64> {
         match bounded::read_file(&self.path, POSITION_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(error) => Err(error),
@@ -58,7 +58,7 @@ impl Position {
     }
 
     /// Stores the position durably.
-    pub(super) fn store(&self, next: u64) -> io::Result<()> {
+    pub(crate) fn store(&self, next: u64) -> io::Result<()> {
         let stored = Stored { to: self.to.clone(), required: self.is_required, next };
         private_files::replace(&self.path, &serde_json::to_vec(&stored)?)?;
         #[cfg(unix)]
@@ -99,7 +99,7 @@ pub(crate) fn required_from(folder: &Path) -> io::Result<u64> {
 }
 
 /// Removes the positions of sinks without a place in `names`: they are not configured any more.
-pub(super) fn forget_others(folder: &Path, names: &[&str]) -> io::Result<()> {
+pub(crate) fn forget_others(folder: &Path, names: &[&str]) -> io::Result<()> {
     for (name, path) in positions(folder)? {
         if !names.contains(&name.as_str()) {
             fs::remove_file(path)?;
