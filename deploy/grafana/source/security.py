@@ -172,5 +172,11 @@ def security():
                 "ops",
                 (rate("audit_peer_checkpoints_total{}", "outcome"), "{{outcome}}"),
             ),
+            panel(
+                "Receivers of audit records",
+                "The age of the oldest record that a receiver has not acknowledged.",
+                "s",
+                ("max by (job, sink) (audit_sink_lag_seconds{})", "{{job}}: {{sink}}"),
+            ),
         ],
     )
