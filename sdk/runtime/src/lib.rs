@@ -68,9 +68,9 @@ pub use self::{
     signals::ShutdownSignals,
     socket::{SocketPath, SocketPathError},
     telemetry::{
-        JsonList, LogFormat, LogLimit, LogSink, LogsExporter, MetricsExporter, Observer, Pseudonyms,
-        Telemetry, TelemetryConfig, TelemetryError, TracesExporter, TracesSampler, log_pseudonym,
-        span_pseudonym, trace,
+        JsonList, LogFormat, LogLimit, LogSink, LogsExporter, MetricsExporter, Observer,
+        Pseudonyms, Telemetry, TelemetryConfig, TelemetryError, TracesExporter, TracesSampler,
+        log_pseudonym, span_pseudonym, trace,
     },
     tls::CertificateError,
     urls::{GrpcUrl, ParseUrlError, is_loopback, parse_url, parse_url_string},

@@ -126,7 +126,7 @@ impl PartialEq for KeyPairContents {
 }
 
 impl KeyPairContents {
-    /// SHA-256 of the first certificate, `sha256:<hex>`. Empty: there is none.
+    /// SHA-256 of the first certificate, `sha256:<hex>`. Empty without one.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let first = CertificateDer::pem_slice_iter(&self.certificate).next();

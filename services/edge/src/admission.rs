@@ -311,8 +311,8 @@ impl AdmissionState {
         let planning = plan::plan_message(self, arrival, &token, &message).instrument(span.clone());
         let planned = match planning.await {
             Ok((plan, grant)) => {
-                let charged = self.charge_caller(parts, &grant.principal, plan.tool()).await;
-                charged.map(|()| (plan, grant))
+                let charged = self.charge_caller(parts, &grant.principal, plan.tool());
+                charged.instrument(span.clone()).await.map(|()| (plan, grant))
             }
             Err(refusal @ Refusal::Unauthenticated { .. }) => {
                 Err(self.forget_rejected(parts, &bearer, refusal).await)

@@ -149,7 +149,8 @@ async fn every_call_of_a_mixed_load_has_one_outcome_and_every_decided_one_a_deci
     let (mesh, _service, edge, files) = start(folder.path(), LIMIT).await;
     let alice = edge.client(&mesh.client("alice").await);
     let anonymous = edge.client(&mesh.anonymous());
-    let changing = tokio::spawn(acts::change_log_filter(folder.path().to_owned(), filter_of(&files)));
+    let changing =
+        tokio::spawn(acts::change_log_filter(folder.path().to_owned(), filter_of(&files)));
     cancel(&alice).await;
     let mut sending = JoinSet::new();
     for client in 0..CLIENTS {

@@ -15,6 +15,8 @@ use url::Url;
 
 use crate::gateway::limits::until;
 
+mod planted;
+
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const TRACE_PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -3,7 +3,7 @@
 use drawbridge_tests::Reply;
 use serde_json::Value;
 
-mod helpdesks;
+pub(crate) mod helpdesks;
 mod replies;
 mod sample;
 mod summaries;

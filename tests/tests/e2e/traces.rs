@@ -8,6 +8,7 @@ use drawbridge_tests::{Collector, REQUEST_ID, Span, TestMesh};
 use serde_json::json;
 use url::Url;
 
+mod dependencies;
 mod jaeger;
 mod outcomes;
 mod questions;

@@ -15,7 +15,7 @@ use wiremock::{
 use super::result;
 
 /// A Vault that trusts the auth of this mesh, for the service `tickets`.
-async fn vault(mesh: &TestMesh) -> Vault {
+pub(crate) async fn vault(mesh: &TestMesh) -> Vault {
     let vault = Vault::start().await;
     // Like deploy/vault/setup.toml.
     let setup = format!(
@@ -32,7 +32,7 @@ async fn vault(mesh: &TestMesh) -> Vault {
 }
 
 /// Stores a tenant's token in Vault.
-async fn store_token(vault: &Vault, tenant: &str, helpdesk: &MockServer, token: &str) {
+pub(crate) async fn store_token(vault: &Vault, tenant: &str, helpdesk: &MockServer, token: &str) {
     let secret = json!({ "data": { "url": helpdesk.uri(), "token": token } });
     let (status, answer) = vault
         .request(Method::POST, &format!("secret/data/{tenant}/tickets/helpdesk"), secret)
@@ -41,7 +41,7 @@ async fn store_token(vault: &Vault, tenant: &str, helpdesk: &MockServer, token: 
 }
 
 /// A helpdesk with one ticket that accepts only this token.
-async fn serve(helpdesk: &MockServer, title: &str, token: &str) {
+pub(crate) async fn serve(helpdesk: &MockServer, title: &str, token: &str) {
     helpdesk.reset().await;
     let refused = ResponseTemplate::new(401).set_body_json(json!({ "error": "Invalid token" }));
     Mock::given(any()).respond_with(refused).with_priority(9).mount(helpdesk).await;

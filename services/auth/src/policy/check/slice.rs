@@ -130,9 +130,9 @@ impl SchemaParts {
         let is_leaf = |name: &String, action: &Value| {
             !groups.contains(name) && action["appliesTo"].is_object()
         };
-        let (leaves, kept): (Vec<_>, Vec<_>) =
+        let (leaves, others): (Vec<_>, Vec<_>) =
             actions.into_iter().partition(|(name, action)| is_leaf(name, action));
-        base.insert("actions".to_owned(), Value::Object(kept.into_iter().collect()));
+        base.insert("actions".to_owned(), Value::Object(others.into_iter().collect()));
         let mut parts = Self { base_digest: digest_of(&base), base, ..Self::default() };
         for (name, json) in leaves {
             let mut plain = json.clone();
