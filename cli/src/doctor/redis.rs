@@ -1,6 +1,9 @@
 //! Redis: whether it answers, and whether it retains what replicas store in it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use drawbridge_runtime::{Redis, error_chain};
 use redis::RedisError;
@@ -52,8 +55,12 @@ async fn inspect(url: &SecretString, limit: Duration, is_temporary: bool) -> Vec
             )];
         }
     };
-    if let Err(error) = redis.ping().await {
-        return vec![judge_error(&error)];
+    let began = Instant::now();
+    while let Err(error) = redis.ping().await {
+        // To connect has a limit of its own, which is made for calls.
+        if !error.is_timeout() || began.elapsed() > limit / 2 {
+            return vec![judge_error(&error)];
+        }
     }
     let mut findings = Vec::new();
     match redis::cmd("INFO").query_async::<String>(&mut redis.clone()).await {

@@ -161,17 +161,16 @@ impl Items {
         let mut problems = Vec::new();
         // At once: Cedar takes time for each call, in proportion to the schema.
         let mut entities = Entities::empty();
-        match joined(sources)
-            .map(|text| entities.clone().add_entities_from_json_str(&text, Some(schema)))
-        {
-            Some(Ok(all)) => entities = all,
+        let at_once = joined(sources)
+            .and_then(|text| entities.clone().add_entities_from_json_str(&text, Some(schema)).ok());
+        if let Some(all) = at_once {
+            entities = all;
+        } else {
             // To find the file.
-            Some(Err(_)) | None => {
-                for source in sources {
-                    match entities.clone().add_entities_from_json_str(&source.text, Some(schema)) {
-                        Ok(all) => entities = all,
-                        Err(error) => problems.push(invalid_entity(source, schema, &error)),
-                    }
+            for source in sources {
+                match entities.clone().add_entities_from_json_str(&source.text, Some(schema)) {
+                    Ok(all) => entities = all,
+                    Err(error) => problems.push(invalid_entity(source, schema, &error)),
                 }
             }
         }
