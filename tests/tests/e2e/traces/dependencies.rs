@@ -92,7 +92,7 @@ async fn redis_programs_vault_and_the_helpdesk_are_spans_of_the_call() {
     for direction in ["request", "response"] {
         check(&spans, ("edge", &format!("transform {direction}"), "internal"), &call, &[]);
     }
-    let rpc = "drawbridge.tickets.v1.TicketsService/Search";
+    let rpc = "drawbridge.tickets.v1.TicketService/Search";
     let client = check(&spans, ("edge", rpc, "client"), &call, &[]);
     let server = check(&spans, ("tickets", rpc, "server"), &client, &[]);
     for operation in ["login", "secret"] {
